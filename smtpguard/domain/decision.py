@@ -1,0 +1,112 @@
+"""The decision about one recipient: pure, from what the address book says and the policy."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from smtpguard.domain.mailbox import Mailbox
+from smtpguard.domain.policy import Mode, Policy
+from smtpguard.domain.standing import AddressFacts, Customer, CustomerUnnamed, Standing
+
+
+class Verdict(Enum):
+    """What is done with the message for one recipient."""
+
+    RELAY = "relay"
+    QUARANTINE = "quarantine"
+    REJECT = "reject"
+    DEFER = "defer"
+
+
+class Reason(Enum):
+    """Why: a closed list, in logs, listings and the store."""
+
+    VERIFIED = "verified"
+    TRUSTED_DOMAIN = "trusted-domain"
+    UNKNOWN = "unknown"
+    NOT_VERIFIED = "not-verified"
+    NOT_VERIFIED_FOR_CUSTOMER = "not-verified-for-customer"
+    SHARED_ADDRESS = "shared-address"
+    CUSTOMER_UNCLEAR = "customer-unclear"
+    FLAGGED = "flagged"
+    STORE_UNAVAILABLE = "store-unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done for one recipient, and why.
+
+    ``would_be`` is set under ``mode = "observe"`` where the verdict would have been another one than *relay*.
+    """
+
+    recipient: Mailbox
+    verdict: Verdict
+    reason: Reason
+    would_be: Verdict | None = None
+
+
+def decide(recipient: Mailbox, facts: AddressFacts, customer: Customer, policy: Policy) -> Decision:
+    """Decide about one recipient. ``facts`` must have been read for this recipient and this customer."""
+    standing, reason = standing_for(facts, customer)
+    trusted = recipient.domain in policy.trusted_domains and standing is not Standing.FLAGGED
+    if trusted:
+        return Decision(recipient, Verdict.RELAY, Reason.TRUSTED_DOMAIN)
+    verdict = _verdict(standing, policy)
+    if policy.mode is Mode.OBSERVE and verdict is not Verdict.RELAY:
+        return Decision(recipient, Verdict.RELAY, reason, would_be=verdict)
+    return Decision(recipient, verdict, reason)
+
+
+def decide_after_data(before: Decision, after: Decision) -> Decision:
+    """Join what RCPT was answered with what the end of data shows.
+
+    Between the two a decision can only become stricter: the smarthost has not been asked about a recipient who was to
+    be quarantined, and a recipient who got 250 can no longer be rejected alone, so that *reject* becomes *quarantine*.
+    """
+    if before.verdict is Verdict.QUARANTINE and after.verdict is Verdict.RELAY:
+        return before
+    if after.verdict is Verdict.REJECT:
+        return replace(after, verdict=Verdict.QUARANTINE)
+    return after
+
+
+def standing_for(facts: AddressFacts, customer: Customer) -> tuple[Standing, Reason]:
+    """Derive the standing of an address for a customer."""
+    if facts.flagged:
+        return Standing.FLAGGED, Reason.FLAGGED
+    if not facts.on_record:
+        return Standing.UNKNOWN, Reason.UNKNOWN
+    if not (facts.vouched_address_wide or facts.vouched_for_any_customer):
+        return Standing.UNVERIFIED, Reason.NOT_VERIFIED
+    obstacle = _obstacle(facts, customer)
+    return (Standing.UNVERIFIED, obstacle) if obstacle else (Standing.VERIFIED, Reason.VERIFIED)
+
+
+def _obstacle(facts: AddressFacts, customer: Customer) -> Reason | None:
+    """Why vouchers that hold do not count for this customer."""
+    match customer:
+        case CustomerUnnamed.NOT_YET:
+            return None
+        case CustomerUnnamed.UNCLEAR:
+            return Reason.CUSTOMER_UNCLEAR
+        case CustomerUnnamed.NONE:
+            return None if facts.vouched_address_wide else Reason.NOT_VERIFIED_FOR_CUSTOMER
+        case str():
+            return _obstacle_for_named(facts)
+
+
+def _obstacle_for_named(facts: AddressFacts) -> Reason | None:
+    if facts.vouched_for_customer:
+        return None
+    if not facts.vouched_address_wide:
+        return Reason.NOT_VERIFIED_FOR_CUSTOMER
+    return Reason.SHARED_ADDRESS if facts.bound_to_others else None
+
+
+def _verdict(standing: Standing, policy: Policy) -> Verdict:
+    match standing:
+        case Standing.VERIFIED:
+            return Verdict.RELAY
+        case Standing.FLAGGED:
+            return Verdict(policy.flagged.value)
+        case Standing.UNKNOWN | Standing.UNVERIFIED:
+            return Verdict(policy.unverified.value)

@@ -1,0 +1,48 @@
+"""The envelope of a transaction (RFC 5321 2.3.1): where a message comes from and goes to, and how."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from smtpguard.domain.mailbox import Mailbox, parse_mailbox
+
+
+class NullReversePath(Enum):
+    """The reverse-path of a bounce (RFC 5321 4.5.5): a case of its own, so that nobody mistakes it for "none yet"."""
+
+    NULL = ""
+
+    def __str__(self) -> str:
+        return ""
+
+
+NULL_REVERSE_PATH = NullReversePath.NULL
+
+ReversePath = Mailbox | NullReversePath
+
+
+def parse_reverse_path(text: str) -> ReversePath:
+    """Parse what stands between the brackets of ``MAIL FROM:<...>``; raise MailboxSyntaxError."""
+    return parse_mailbox(text) if text else NULL_REVERSE_PATH
+
+
+class Body(Enum):
+    """The BODY parameter of MAIL (RFC 6152)."""
+
+    SEVEN_BIT = "7BIT"
+    EIGHT_BIT_MIME = "8BITMIME"
+
+
+@dataclass(frozen=True, slots=True)
+class MailParameters:
+    """What MAIL asks for beside the reverse-path, kept with a quarantined message and used at its release."""
+
+    body: Body | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A reverse-path, the parameters it came with, and the recipients in their order."""
+
+    reverse_path: ReversePath
+    recipients: tuple[Mailbox, ...]
+    parameters: MailParameters = MailParameters()

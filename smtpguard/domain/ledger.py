@@ -1,0 +1,24 @@
+"""An entry of the ledger: what was done for one recipient of one transaction."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from smtpguard.domain.decision import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One recipient of one transaction that got past the end of data.
+
+    ``smarthost_reply`` is the smarthost's answer to the message, "" for a quarantined recipient;
+    ``subject_digest`` the SHA-256 of the subject, hexadecimal, "" where there is none.
+    """
+
+    transaction_id: str
+    at: datetime
+    application: str
+    decision: Decision
+    customer: str | None
+    smarthost_reply: str
+    message_id: str
+    subject_digest: str

@@ -1,0 +1,92 @@
+"""The one table of replies: every line that an application hears is built here.
+
+A name begins with its reply code (RFC 5321 4.2); the enhanced status code is that of RFC 3463. The texts are for the
+people behind an application: plain, and without a word about the inside of the guard.
+"""
+
+import re
+from dataclasses import dataclass
+
+MAX_TEXT_CHARACTERS = 400  # RFC 5321 4.5.3.1.5: a reply line has 512 octets, code and CRLF included
+
+_NOT_PRINTABLE = re.compile(r"[^ -~]+")
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply: code, enhanced status code ("" where there is none), and a text of one or more lines."""
+
+    code: int
+    enhanced: str
+    text: str
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether it is a 2yz."""
+        return 200 <= self.code < 300
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether it is a 4yz: the application may try again."""
+        return 400 <= self.code < 500
+
+    def with_text(self, text: str) -> "Reply":
+        """Return the same reply with other words, cleaned of what does not belong in a reply."""
+        return Reply(self.code, self.enhanced, clean_text(text))
+
+    def __str__(self) -> str:
+        parts = (str(self.code), self.enhanced, self.text)
+        return " ".join(part for part in parts if part)
+
+
+def peer_reply(code: int, lines: list[str]) -> Reply:
+    """Build a reply out of what a peer said: one line of printable ASCII, its enhanced code kept if it fits.
+
+    RFC 3463 2: the class of the enhanced code must be that of the reply code; one that is not is treated as text.
+    """
+    match = _ENHANCED.match(lines[0]) if lines else None
+    enhanced = match[1] if match and match[1][0] == str(code)[0] else ""
+    bare = [line.removeprefix(enhanced).strip() for line in lines] if enhanced else lines
+    return Reply(code, enhanced, clean_text(" ".join(bare)))
+
+
+def clean_text(text: str) -> str:
+    """Replace every run of characters that are not printable ASCII by one ``?``, and cut to one reply line."""
+    return _NOT_PRINTABLE.sub("?", text).strip()[:MAX_TEXT_CHARACTERS]
+
+
+R220_READY = Reply(220, "", "ESMTP smtpguard")
+R221_BYE = Reply(221, "2.0.0", "Bye")
+R250_OK = Reply(250, "2.0.0", "OK")
+R250_SENDER_OK = Reply(250, "2.1.0", "Sender OK")
+R250_RECIPIENT_OK = Reply(250, "2.1.5", "Recipient OK")
+R250_ACCEPTED = Reply(250, "2.0.0", "OK")
+R252_CANNOT_VERIFY = Reply(252, "2.1.5", "Cannot VRFY user, but will take a message for it")
+R354_SEND = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
+R421_SHUTTING_DOWN = Reply(421, "4.3.2", "Service is closing, try again later")
+R421_IDLE = Reply(421, "4.4.2", "Idle for too long, closing")
+R421_TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many sessions, try again later")
+R451_ABORTED = Reply(451, "4.3.0", "Temporary failure, try again later")
+R451_STORE_UNAVAILABLE = Reply(451, "4.3.0", "Recipients cannot be checked now, try again later")
+R451_SMARTHOST_UNAVAILABLE = Reply(451, "4.4.1", "The mail server cannot be reached now, try again later")
+R451_SMARTHOST_LOST = Reply(451, "4.4.2", "The mail server did not confirm the message, try again later")
+R452_STORE_FULL = Reply(452, "4.3.1", "No room to keep the message now, try again later")
+R452_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
+R500_SYNTAX = Reply(500, "5.5.2", "Syntax error, command not recognised")
+R500_LINE_TOO_LONG = Reply(500, "5.5.2", "Command line too long")
+R501_SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")
+R501_BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")
+R501_BAD_RECIPIENT = Reply(501, "5.1.3", "Bad recipient address syntax")
+R502_NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
+R503_BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
+R550_BARE_LINE_END = Reply(550, "5.6.0", "The message has a CR or LF that is not part of a CRLF")
+R550_NOT_VERIFIED = Reply(550, "5.7.1", "The recipient address is not verified")
+R550_FLAGGED = Reply(550, "5.7.1", "Mail to the recipient address is stopped")
+R552_TOO_BIG = Reply(552, "5.3.4", "The message is too big")
+R553_BAD_SENDER = Reply(553, "5.1.7", "The sender address is not valid")
+R553_BAD_RECIPIENT = Reply(553, "5.1.3", "The recipient address is not valid")
+R553_NON_ASCII = Reply(553, "5.6.7", "A non-ASCII address needs SMTPUTF8, which is not offered")
+R554_NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+R554_NOT_ALLOWED = Reply(554, "5.7.1", "This host may not submit mail here")
+R555_UNKNOWN_PARAMETER = Reply(555, "5.5.4", "MAIL or RCPT parameter not recognised")

@@ -1,0 +1,1 @@
+"""The smarthost: an asyncio SMTP client and its pool."""

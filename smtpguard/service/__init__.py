@@ -1,0 +1,1 @@
+"""The verbs: accept a transaction, release and discard quarantined messages, import addresses."""
