@@ -28,6 +28,8 @@ class Reason(Enum):
     SHARED_ADDRESS = "shared-address"
     CUSTOMER_UNCLEAR = "customer-unclear"
     FLAGGED = "flagged"
+    RELEASED = "released"
+    """An operator released it from quarantine."""
     STORE_UNAVAILABLE = "store-unavailable"
 
 

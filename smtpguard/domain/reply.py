@@ -90,3 +90,23 @@ R553_NON_ASCII = Reply(553, "5.6.7", "A non-ASCII address needs SMTPUTF8, which 
 R554_NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
 R554_NOT_ALLOWED = Reply(554, "5.7.1", "This host may not submit mail here")
 R555_UNKNOWN_PARAMETER = Reply(555, "5.5.4", "MAIL or RCPT parameter not recognised")
+
+_DEFAULT_ENHANCED = {
+    221: "2.0.0",
+    250: "2.0.0",
+    252: "2.1.5",
+    421: "4.3.0",
+    454: "4.7.0",
+    500: "5.5.2",
+    501: "5.5.4",
+    502: "5.5.1",
+    503: "5.5.1",
+    504: "5.5.4",
+    554: "5.5.0",
+}
+
+
+def complete_reply(line: str) -> Reply:
+    """Make a reply out of a single line that aiosmtpd wrote, with an enhanced code where RFC 2034 wants one."""
+    reply = peer_reply(int(line[:3]), [line[4:]])
+    return reply if reply.enhanced else Reply(reply.code, _DEFAULT_ENHANCED.get(reply.code, ""), reply.text)

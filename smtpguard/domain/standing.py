@@ -5,6 +5,7 @@ that a person reads the mailbox, and nothing about whose letters belong there: w
 while the address is on record for no other customer. A flag wins over every voucher and erases none.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -32,6 +33,14 @@ class CustomerUnnamed(Enum):
 
 Customer = str | CustomerUnnamed
 
+MAX_CUSTOMER_CHARACTERS = 200
+_CUSTOMER_REFERENCE = re.compile(r"[!-~]+(?: [!-~]+)*")
+
+
+def is_customer_reference(text: str) -> bool:
+    """Whether a text can name a customer: printable ASCII words with single spaces, at most 200 characters."""
+    return len(text) <= MAX_CUSTOMER_CHARACTERS and _CUSTOMER_REFERENCE.fullmatch(text) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class AddressFacts:
@@ -48,6 +57,11 @@ class AddressFacts:
     """The pair with the customer that was asked about is on record; false without one."""
     bound_to_others: bool
     """The address is on record for another customer than the one asked about (without one: for any)."""
+
+    @property
+    def rests_on_address_wide_voucher(self) -> bool:
+        """Whether it is for want of a voucher of the customer's own that an address-wide one would have to do."""
+        return self.vouched_address_wide and not self.vouched_for_customer
 
 
 NOTHING_ON_RECORD = AddressFacts(

@@ -1,0 +1,119 @@
+"""The composition root: settings become objects, and all tasks belong to one TaskGroup. Here is the only clock."""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import smtpguard
+from smtpguard.domain.application import Application
+from smtpguard.domain.ids import RANDOM_OCTETS, transaction_id
+from smtpguard.errors import SchemaMismatch
+from smtpguard.relay import Smarthost
+from smtpguard.service.accept import Acceptor
+from smtpguard.service.address_desk import AddressDesk
+from smtpguard.service.quarantine_desk import QuarantineDesk
+from smtpguard.settings import Endpoint, Settings, masked_url
+from smtpguard.smtp.listener import SmtpServer
+from smtpguard.storage import Store, current_revision, head_revision, is_embedded, open_store, upgrade
+from smtpguard.telemetry import Event, Logger, get_logger
+
+
+def clock() -> datetime:
+    """Tell the time, aware, in UTC."""
+    return datetime.now(UTC)  # noqa: TID251 - the only clock
+
+
+def new_transaction_id() -> str:
+    """Make an id that no other transaction has."""
+    return transaction_id(clock(), secrets.token_bytes(RANDOM_OCTETS))
+
+
+@dataclass(frozen=True)
+class Desks:
+    """What the command line works with."""
+
+    addresses: AddressDesk
+    quarantine: QuarantineDesk
+    store: Store
+    clock: Callable[[], datetime]
+
+
+@asynccontextmanager
+async def open_desks(settings: Settings) -> AsyncIterator[Desks]:
+    """Open the store for an operator. Raises SchemaMismatch, StoreUnavailable."""
+    async with open_store(settings.store.url) as store:
+        smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
+        try:
+            yield Desks(AddressDesk(store, clock), QuarantineDesk(store, smarthost, clock), store, clock)
+        finally:
+            await smarthost.close()
+
+
+@asynccontextmanager
+async def running_guard(settings: Settings) -> AsyncIterator[tuple[Endpoint, ...]]:
+    """Run the guard for as long as the block; give the endpoints it listens on.
+
+    At the end it listens no more, finishes what is past the end of data, and ends. Raises SchemaMismatch,
+    StoreUnavailable, SettingsError.
+    """
+    logger = get_logger()
+    await asyncio.to_thread(_prepare_schema, settings.store.url, logger)
+    async with open_store(settings.store.url) as store:
+        smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                acceptor = Acceptor(store, smarthost, settings.smtp.hostname, clock, new_transaction_id, logger)
+                server = SmtpServer(
+                    settings.smtp, applications(settings), acceptor, spawn=tasks.create_task, logger=logger
+                )
+                await server.start()
+                try:
+                    yield server.endpoints
+                finally:
+                    await server.close()
+        finally:
+            await smarthost.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Run the guard until SIGTERM or SIGINT."""
+    logger = get_logger()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running_guard(settings) as endpoints:
+        logger.info(
+            Event.GUARD_STARTED,
+            version=smtpguard.__version__,
+            listen=[str(endpoint) for endpoint in endpoints],
+            smarthost=f"{settings.smarthost.host}:{settings.smarthost.port}",
+            store=masked_url(settings.store.url),
+            mode=settings.policy.mode.value,
+        )
+        await stop.wait()
+    logger.info(Event.GUARD_STOPPED)
+
+
+def applications(settings: Settings) -> tuple[Application, ...]:
+    """Build the applications with their policies."""
+    return tuple(
+        Application(each.name, each.networks, settings.policy.policy(each)) for each in settings.applications()
+    )
+
+
+def _prepare_schema(url: str, logger: Logger) -> None:
+    """Upgrade a store of our own; refuse somebody's PostgreSQL that is not of this version (RFC: ask first)."""
+    current, head = current_revision(url), head_revision()
+    if current == head:
+        return
+    if not is_embedded(url):
+        raise SchemaMismatch(
+            f"the store has schema {current or 'none'}, this version wants {head}: run `smtpguard db upgrade`"
+        )
+    upgrade(url)
+    logger.info(Event.SCHEMA_UPGRADED, from_revision=current, to_revision=head)

@@ -1,0 +1,49 @@
+"""The operator's acts on the address book: verify, flag, unflag. Each is a row in the audit log."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from smtpguard.domain.audit import Act, ActKind
+from smtpguard.domain.mailbox import Mailbox
+from smtpguard.domain.standing import AddressRecord, Flag, Standing, Voucher
+from smtpguard.storage import Store
+
+OPERATOR_METHOD = "operator"
+
+
+@dataclass(frozen=True)
+class AddressDesk:
+    """What operators do with addresses."""
+
+    store: Store
+    clock: Callable[[], datetime]
+
+    async def verify(self, mailbox: Mailbox, *, customer: str | None, by: str, why: str) -> None:
+        """Vouch for an address, for one customer or (None) address-wide. A flag stays, and wins."""
+        now = self.clock()
+        voucher = Voucher(customer=customer, method=OPERATOR_METHOD, verified_at=now, by=by, evidence=why)
+        why = f"for customer {customer}: {why}" if customer else why
+        await self.store.address_book.verify(mailbox, voucher, self._act(ActKind.ADDRESS_VERIFY, mailbox, by, why))
+
+    async def flag(self, mailbox: Mailbox, *, by: str, reason: str) -> None:
+        """Stop all mail to an address, from the next RCPT or end of data on."""
+        act = self._act(ActKind.ADDRESS_FLAG, mailbox, by, reason)
+        await self.store.address_book.flag(mailbox, Flag(reason=reason, since=act.at, by=by), act)
+
+    async def unflag(self, mailbox: Mailbox, *, by: str, why: str) -> None:
+        """Take a flag away. Raises NotFound where the address is unknown, ActRefused where it is not flagged."""
+        await self.store.address_book.unflag(mailbox, self._act(ActKind.ADDRESS_UNFLAG, mailbox, by, why))
+
+    async def show(self, mailbox: Mailbox) -> AddressRecord:
+        """Return all that is on record of an address."""
+        return await self.store.address_book.record(mailbox.lookup_key)
+
+    async def list(
+        self, *, limit: int, after: str | None = None, standing: Standing | None = None
+    ) -> list[AddressRecord]:
+        """List by lookup key; ``limit`` 0 is all, ``after`` the last lookup key of the page before."""
+        return await self.store.address_book.list(limit=limit, after=after, standing=standing, now=self.clock())
+
+    def _act(self, kind: ActKind, mailbox: Mailbox, by: str, why: str) -> Act:
+        return Act(at=self.clock(), actor=by, kind=kind, subject=mailbox.lookup_key, why=why)

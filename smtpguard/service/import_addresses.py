@@ -1,0 +1,157 @@
+"""Import addresses from CSV: streaming, row by row; a row that is wrong is reported and does not stop the rest."""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from smtpguard.domain.audit import Act, ActKind
+from smtpguard.domain.import_row import ImportRow
+from smtpguard.domain.mailbox import parse_mailbox
+from smtpguard.domain.standing import Standing, is_customer_reference
+from smtpguard.errors import ActRefused, MailboxSyntaxError
+from smtpguard.storage import Store
+
+COLUMNS = ("address", "standing", "customer", "verified_at", "source", "reason")
+BYTE_ORDER_MARK = "\ufeff"
+CHUNK_ROWS = 5000
+"""Rows a transaction: long enough to be fast, short enough that a running guard is not kept waiting."""
+_STANDINGS = {
+    "": Standing.UNVERIFIED,
+    **{standing.value: standing for standing in (Standing.UNVERIFIED, Standing.VERIFIED, Standing.FLAGGED)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that was not imported: its line (from 1), and why."""
+
+    line: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """How many rows were imported, and how many rejected."""
+
+    imported: int
+    rejected: int
+
+
+class _RowError(ValueError):
+    """A row cannot be imported."""
+
+
+async def import_addresses(
+    lines: Iterable[str],
+    *,
+    store: Store,
+    clock: Callable[[], datetime],
+    by: str,
+    name: str,
+    on_rejected: Callable[[RejectedRow], None],
+    on_imported: Callable[[int], None],
+) -> ImportReport:
+    """Import CSV with a header row; ``name`` is what the audit log calls the source.
+
+    Columns: those of COLUMNS, in any order; only ``address`` is required. An empty standing is ``unverified``.
+    Importing the same again changes nothing, and an import never takes a flag away. Memory does not grow with the file.
+    Raises ActRefused where the header row is wrong: nothing is imported then.
+    """
+    rejected = 0
+
+    def reject(row: RejectedRow) -> None:
+        nonlocal rejected
+        rejected += 1
+        on_rejected(row)
+
+    rows = read_rows(lines, reject)
+    imported = 0
+    try:
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            await store.address_book.import_rows(chunk, now=clock(), by=by)
+            imported += len(chunk)
+            on_imported(imported)
+    finally:
+        why = f"{imported} rows imported, {rejected} rejected"
+        await store.audit_log.audit(Act(at=clock(), actor=by, kind=ActKind.ADDRESS_IMPORT, subject=name, why=why))
+    return ImportReport(imported, rejected)
+
+
+def read_rows(lines: Iterable[str], on_rejected: Callable[[RejectedRow], None]) -> Iterator[ImportRow]:
+    """Read the rows that can be imported; raise ActRefused at once where the header row is wrong."""
+    numbered = enumerate(lines, start=1)
+    columns = _read_columns(next(numbered, (1, ""))[1])
+    return _rows(numbered, columns, on_rejected)
+
+
+def _read_columns(line: str) -> list[str]:
+    try:
+        columns = [column.strip().lower() for column in _cells(line.removeprefix(BYTE_ORDER_MARK))]
+    except _RowError as error:
+        raise ActRefused(f"line 1: {error}") from error
+    if not columns:
+        raise ActRefused("line 1: it is empty; it wants a header row with the column `address`")
+    if unknown := [column for column in columns if column not in COLUMNS]:
+        raise ActRefused(f"line 1: there is no column {unknown[0]!r}; the columns are {', '.join(COLUMNS)}")
+    if len(set(columns)) != len(columns):
+        raise ActRefused("line 1: a column stands there twice")
+    if "address" not in columns:
+        raise ActRefused("line 1: the column `address` is missing")
+    return columns
+
+
+def _rows(
+    numbered: Iterable[tuple[int, str]], columns: list[str], on_rejected: Callable[[RejectedRow], None]
+) -> Iterator[ImportRow]:
+    for number, line in numbered:
+        try:
+            if cells := _cells(line):
+                yield _row(columns, cells)
+        except (MailboxSyntaxError, _RowError) as error:
+            on_rejected(RejectedRow(number, str(error)))
+
+
+def _cells(line: str) -> list[str]:
+    """Read one line: a row never goes over several, so that a quote too many spoils one row and not the rest."""
+    try:
+        return next(csv.reader((line,), strict=True), [])
+    except csv.Error as error:
+        raise _RowError(f"not CSV: {error}") from error
+
+
+def _row(columns: list[str], cells: list[str]) -> ImportRow:
+    if len(cells) != len(columns):
+        raise _RowError(f"{len(cells)} cells where the header row has {len(columns)}")
+    values = dict.fromkeys(COLUMNS, "") | dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+    standing = _STANDINGS.get(values["standing"].lower())
+    if standing is None:
+        raise _RowError(f"standing {values['standing']!r} is not one of verified, unverified, flagged")
+    if values["customer"] and not is_customer_reference(values["customer"]):
+        raise _RowError("the customer is not printable ASCII of at most 200 characters")
+    return ImportRow(
+        mailbox=parse_mailbox(values["address"]),
+        standing=standing,
+        customer=values["customer"] or None,
+        verified_at=_time(values["verified_at"]),
+        source=_printable("source", values["source"]),
+        reason=_printable("reason", values["reason"]),
+    )
+
+
+def _time(text: str) -> datetime | None:
+    """Read ISO 8601; a time without a zone is UTC."""
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise _RowError(f"verified_at {text!r} is not a time as in 2019-05-31 or 2019-05-31T12:00:00Z") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _printable(column: str, text: str) -> str:
+    if not text.isprintable():
+        raise _RowError(f"{column} holds a character that cannot be printed")
+    return text

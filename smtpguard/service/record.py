@@ -1,0 +1,140 @@
+"""What is recorded of a transaction: the log line and the ledger entries, out of the same facts."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from smtpguard.domain.application import Origin
+from smtpguard.domain.decision import Decision, Verdict
+from smtpguard.domain.envelope import ReversePath
+from smtpguard.domain.ledger import LedgerEntry
+from smtpguard.domain.message import Field, readable, value_of
+from smtpguard.domain.reply import Reply
+
+MAX_LOGGED_RECIPIENTS = 100
+
+
+class Outcome(Enum):
+    """How a transaction ended."""
+
+    ACCEPTED = "accepted"
+    """250: every accepted recipient's message is relayed or in quarantine."""
+    REFUSED = "refused"
+    """5yz to the end of data: nothing is left."""
+    DEFERRED = "deferred"
+    """4yz to the end of data: nothing is left, the application tries again."""
+    MAYBE_DELIVERED = "maybe-delivered"
+    """The smarthost was lost after the final dot; the application was told to try again."""
+    CLIENT_GONE = "client-gone"
+    """The application was gone before the final dot: nothing is left."""
+    ABORTED = "aborted"
+    """No end of data: RSET, QUIT, a time-out, or a lost session."""
+    FAILED = "failed"
+    """An error of the guard; the application was told to try again."""
+
+
+@dataclass(slots=True)
+class TransactionRecord:
+    """Gathers what the log and the ledger will say."""
+
+    transaction_id: str
+    origin: Origin
+    reverse_path: ReversePath
+    began_at: datetime
+    customer: str | None = None
+    size: int = 0
+    error: str = ""
+    client_gone: bool = False
+    _refused: list[tuple[Decision, Reply]] = field(default_factory=list)
+    _accepted: list[Decision] = field(default_factory=list)
+    _message_id: str = ""
+    _subject_digest: str = ""
+
+    @property
+    def has_offers(self) -> bool:
+        """Whether there was any RCPT."""
+        return bool(self._refused or self._accepted)
+
+    def offered(self, decision: Decision, reply: Reply) -> None:
+        """Note what a recipient was answered at RCPT."""
+        if reply.is_positive:
+            self._accepted.append(decision)
+        else:
+            self._refused.append((decision, reply))
+
+    def header(self, fields: tuple[Field, ...]) -> None:
+        """Note the header fields that the ledger keeps."""
+        self._message_id = readable(value_of(fields, "message-id"))
+        subject = value_of(fields, "subject")
+        self._subject_digest = hashlib.sha256(subject).hexdigest() if subject else ""
+
+    def decided(self, decisions: Sequence[Decision]) -> None:
+        """Note what the end of data decided about the accepted recipients."""
+        self._accepted = list(decisions)
+
+    def ledger_entries(self, outcome: Outcome, smarthost_reply: Reply | None, now: datetime) -> list[LedgerEntry]:
+        """Build an entry for each verdict that was carried out, or that the smarthost did not let be carried out."""
+        entries = [
+            self._entry(decision, str(reply) if decision.verdict is Verdict.RELAY else "", now)
+            for decision, reply in self._refused
+            if decision.verdict is not Verdict.DEFER
+        ]
+        if outcome is Outcome.ACCEPTED:
+            said = str(smarthost_reply) if smarthost_reply else ""
+            entries += [
+                self._entry(each, said if each.verdict is Verdict.RELAY else "", now) for each in self._accepted
+            ]
+        elif outcome is Outcome.MAYBE_DELIVERED or smarthost_reply:
+            said = str(smarthost_reply) if smarthost_reply else "lost after the final dot"
+            entries += [self._entry(each, said, now) for each in self._accepted if each.verdict is Verdict.RELAY]
+        return entries
+
+    def log_fields(self, outcome: Outcome, reply: Reply, now: datetime) -> dict[str, Any]:
+        """Build the log line of the transaction."""
+        recipients = [_log_recipient(decision, "") for decision in self._accepted]
+        recipients += [_log_recipient(decision, str(reply)) for decision, reply in self._refused]
+        fields: dict[str, Any] = {
+            "transaction": self.transaction_id,
+            "application": self.origin.application.name,
+            "peer": self.origin.peer,
+            "outcome": outcome.value,
+            "reply": str(reply) if outcome not in {Outcome.ABORTED, Outcome.CLIENT_GONE} else None,
+            "reverse_path": str(self.reverse_path),
+            "customer": self.customer,
+            "message_id": self._message_id or None,
+            "size": self.size or None,
+            "recipient_count": len(recipients),
+            "recipients": recipients[:MAX_LOGGED_RECIPIENTS],
+            "seconds": round((now - self.began_at).total_seconds(), 3),
+            "error": self.error or None,
+            "client_gone": self.client_gone or None,
+        }
+        return {key: value for key, value in fields.items() if value is not None}
+
+    def _entry(self, decision: Decision, smarthost_reply: str, now: datetime) -> LedgerEntry:
+        return LedgerEntry(
+            transaction_id=self.transaction_id,
+            at=now,
+            application=self.origin.application.name,
+            decision=decision,
+            customer=self.customer,
+            smarthost_reply=smarthost_reply,
+            message_id=self._message_id,
+            subject_digest=self._subject_digest,
+        )
+
+
+def _log_recipient(decision: Decision, reply: str) -> dict[str, str]:
+    line = {
+        "recipient": decision.recipient.text,
+        "verdict": decision.verdict.value,
+        "reason": decision.reason.value,
+    }
+    if decision.would_be:
+        line["would_be"] = decision.would_be.value
+    if reply:
+        line["reply"] = reply
+    return line
