@@ -1,0 +1,198 @@
+"""The message as bytes."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtpguard.domain.message import (
+    MAX_HEADER_OCTETS,
+    HeaderTooBigError,
+    customer_of,
+    has_bare_line_end,
+    header_fields,
+    received_field,
+    stuff,
+    summarise,
+    take_out,
+    unstuff,
+    value_of,
+)
+from smtpguard.domain.standing import CustomerUnnamed
+
+NAME = "X-Customer-ID"
+LINES = st.lists(st.sampled_from([b"", b".", b"..", b".a", b"a", b"a.b", b"\xff\x00"]), max_size=12)
+
+
+@given(lines=LINES)
+def test_stuffing_and_unstuffing_are_inverse(lines) -> None:
+    message = b"".join(line + b"\r\n" for line in lines)
+
+    wire = stuff(message)
+
+    assert message == unstuff(wire)
+    assert b"\r\n.\r\n" not in b"\r\n" + wire
+    assert wire == unstuff_line_by_line(wire, back=True)
+
+
+def unstuff_line_by_line(wire: bytes, *, back: bool) -> bytes:
+    """RFC 5321 4.5.2 to the letter, and back."""
+    lines = [line[1:] if line.startswith(b".") else line for line in wire.split(b"\r\n")]
+    stuffed = [b"." + line if line.startswith(b".") else line for line in lines]
+    return b"\r\n".join(stuffed if back else lines)
+
+
+@given(lines=LINES)
+def test_unstuffing_is_that_of_the_rfc(lines) -> None:
+    wire = b"".join(line + b"\r\n" for line in lines)
+
+    assert unstuff_line_by_line(wire, back=False) == unstuff(wire)
+
+
+@pytest.mark.parametrize(
+    ("wire", "bare"),
+    [
+        (b"", False),
+        (b"a\r\nb\r\n", False),
+        (b"a\nb\r\n", True),
+        (b"a\rb\r\n", True),
+        (b"a\n\rb\r\n", True),
+        (b"\r\r\n", True),
+        (b"\n\r\n", True),
+        (b"a\n.\r\nMAIL FROM:<x@y>\r\n", True),
+        (b"a\r.\rb\r\n", True),
+    ],
+)
+def test_bare_line_ends_are_found(wire, bare) -> None:
+    assert bare == has_bare_line_end(wire)
+
+
+def test_header_section_ends_at_the_empty_line() -> None:
+    fields = header_fields(b"Subject: a\r\n b\r\nX-Customer-ID: 1\r\n\r\nX-Customer-ID: 2\r\n")
+
+    assert [("subject", b"a b"), ("x-customer-id", b"1")] == [(field.name, field.value) for field in fields]
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"",
+        b"\r\n",
+        b"no header at all\r\n",
+        b"\r\nSubject: body\r\n",
+        b" folded: first\r\n",
+        b":x\r\n",
+        b"a" * 500 + b": x\r\n",
+        b"caf\xc3\xa9: x\r\n",
+        b"a b: c\r\n",
+    ],
+)
+def test_message_without_header(wire) -> None:
+    assert () == header_fields(wire)
+
+
+def test_broken_line_ends_the_header_section() -> None:
+    """As for Postfix: what follows is body, and the body is never touched."""
+    fields = header_fields(b"From: a\r\nwhat is this\r\nX-Customer-ID: 7\r\n\r\n")
+
+    assert ["from"] == [field.name for field in fields]
+
+
+def test_header_too_big() -> None:
+    with pytest.raises(HeaderTooBigError):
+        header_fields(b"Subject: " + b"a" * MAX_HEADER_OCTETS + b"\r\n")
+    with pytest.raises(HeaderTooBigError):
+        header_fields(b"a: b\r\n" * (MAX_HEADER_OCTETS // 6 + 1))
+
+
+@pytest.mark.parametrize(
+    ("header", "customer"),
+    [
+        (b"", CustomerUnnamed.NONE),
+        (b"X-Customer-ID:\r\n", CustomerUnnamed.NONE),
+        (b"X-Customer-ID:   \r\n", CustomerUnnamed.NONE),
+        (b"X-Customer-ID: 4711\r\n", "4711"),
+        (b"x-customer-id:4711\r\n", "4711"),
+        (b"X-CUSTOMER-ID :\t4711 \r\n", "4711"),
+        (b"X-Customer-ID:\r\n 4711\r\n", "4711"),
+        (b"X-Customer-ID: Doe GmbH\r\n", "Doe GmbH"),
+        (b"X-Customer-ID: 1\r\nX-Customer-ID: 1\r\n", "1"),
+        (b"X-Customer-ID: 1\r\nX-Customer-ID:\r\n", "1"),
+        (b"X-Customer-ID: 1\r\nX-Customer-ID: 2\r\n", CustomerUnnamed.UNCLEAR),
+        (b"X-Customer-ID: " + b"a" * 201 + b"\r\n", CustomerUnnamed.UNCLEAR),
+        (b"X-Customer-ID: caf\xc3\xa9\r\n", CustomerUnnamed.UNCLEAR),
+        (b"X-Customer-ID: a\x1b[31m\r\n", CustomerUnnamed.UNCLEAR),
+        (b"X-Customer-ID: a\x00\r\n", CustomerUnnamed.UNCLEAR),
+    ],
+)
+def test_customer_of_a_message(header, customer) -> None:
+    assert customer == customer_of(header_fields(b"From: a\r\n" + header + b"\r\nbody\r\n"), NAME)
+
+
+def test_taking_a_field_out_leaves_every_other_octet() -> None:
+    wire = bytearray(
+        b"From: a\r\nX-Customer-ID: 1\r\n 2\r\nSubject:x\r\n..y: z\r\nx-customer-id: 1\r\n\r\nX-Customer-ID: 1\r\n"
+    )
+
+    take_out(wire, header_fields(wire), NAME)
+
+    assert wire == b"From: a\r\nSubject:x\r\n..y: z\r\n\r\nX-Customer-ID: 1\r\n"
+
+
+def test_value_of_a_field_that_is_not_there() -> None:
+    assert value_of((), "subject") == b""
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"plain", "plain"),
+        (b"=?utf-8?q?gr=C3=BC=C3=9Fe?=", "grüße"),
+        (b"=?x-unknown?q?a?=", "=?x-unknown?q?a?="),
+        (b"=?utf-8?b?!?=", ""),
+        (b"gr\xc3\xbc\xc3\x9fe", "grüße"),
+        (b"\xff", "\ufffd"),
+        (b"=?utf-8?q?=1B[31mred?=", "?[31mred"),
+        (b"=?utf-8?q?a=0D=0Ab?=", "a??b"),
+        (b"x" * 5000, "x" * 200),
+    ],
+)
+def test_summary_shows_one_harmless_line(raw, shown) -> None:
+    assert shown == summarise(header_fields(b"Subject: " + raw + b"\r\n\r\n")).subject
+
+
+@given(raw=st.binary(max_size=200))
+def test_summary_of_anything(raw) -> None:
+    value = raw.replace(b"\r", b"").replace(b"\n", b"")
+    summary = summarise(header_fields(b"Subject: " + value + b"\r\nFrom: " + value + b"\r\n\r\n"))
+
+    assert summary.subject.isprintable()
+    assert len(summary.sender) <= 200
+
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("helo", "peer", "first"),
+    [
+        ("app.example", "192.0.2.1", b"Received: from app.example ([192.0.2.1])"),
+        ("[192.0.2.1]", "192.0.2.1", b"Received: from [192.0.2.1] ([192.0.2.1])"),
+        ("evil\r\nBcc: x", "::1", b"Received: from evil?Bcc:?x ([IPv6:::1])"),
+        ("caf\u00e9 (x)", "::1", b"Received: from caf?x? ([IPv6:::1])"),
+    ],
+)
+def test_received_field(helo, peer, first) -> None:
+    """RFC 5321 4.4; nothing that an application calls itself can add a line."""
+    field = received_field(
+        helo=helo, peer=peer, hostname="guard.example", protocol="ESMTP", transaction_id="T1", now=NOW
+    )
+
+    assert field.split(b"\r\n") == [
+        first,
+        b"\tby guard.example (smtpguard) with ESMTP id T1;",
+        b"\tMon, 23 Nov 2026 12:00:00 +0000",
+        b"",
+    ]
+    assert [field] == [field for _ in header_fields(field)]
