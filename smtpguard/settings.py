@@ -9,10 +9,10 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from smtpguard.domain.mailbox import parse_domain
 from smtpguard.domain.policy import FlaggedPolicy, Mode, Policy, UnverifiedPolicy
@@ -37,7 +36,20 @@ OPERATOR_VARIABLE = "SMTPGUARD_OPERATOR"
 DEFAULT_FILES = (Path("config/smtpguard.toml"), Path("/etc/smtpguard/smtpguard.toml"))
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_ENDPOINT = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]*)):([0-9]{1,5})")
+_JSON_ARRAY = re.compile(r'\s*\[\s*["{\]]')  # and not the bracket of [::1]:2525
+_PLAIN_MESSAGES = {
+    "extra_forbidden": "there is no such setting",
+    "missing": "it is not set",
+    "model_type": "it is not a table",
+    "path_type": "it is not a path",
+    "tuple_type": "it is not a list",
+}
+
+Place = tuple[str, ...]
+"""Where a setting stands: section and key, or ``("application",)``."""
+
+_EITHER_OR: dict[Place, Place] = {("store", "url"): ("store", "url_file"), ("store", "url_file"): ("store", "url")}
 
 
 class Endpoint(NamedTuple):
@@ -51,21 +63,28 @@ class Endpoint(NamedTuple):
 
 
 def _endpoint(value: object) -> object:
-    if not isinstance(value, str):
+    if isinstance(value, Endpoint):
         return value
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{value!r} is not HOST:PORT")
-    if not host.startswith("[") and ":" in host:
-        raise ValueError(f"{value!r}: an IPv6 address wants brackets, as in [::1]:2525")
-    return Endpoint(host.removeprefix("[").removesuffix("]"), int(port))
+    match = _ENDPOINT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(f"{value!r} is not HOST:PORT, or [HOST]:PORT for IPv6")
+    return Endpoint(match[1] or match[2], int(match[3]))
 
 
 def _one_or_many(value: object) -> object:
     """A single string where a list is meant; from the environment also a JSON array."""
     if not isinstance(value, str):
         return value
-    return json.loads(value) if value.startswith(("[{", '["')) or value == "[]" else [value]
+    try:
+        return json.loads(value) if _JSON_ARRAY.match(value) else [value]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not a JSON array: {error}") from error
+
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")  # noqa: TRY004 - pydantic explains a ValueError only
+    return value
 
 
 def _trusted_domain(value: str) -> str:
@@ -82,10 +101,17 @@ def _header_name(value: str) -> str:
 
 
 def _network(value: object) -> object:
-    return ip_network(value, strict=True) if isinstance(value, str) else value
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a network")  # noqa: TRY004 - see above
+    return ip_network(value)
 
 
 Many = BeforeValidator(_one_or_many)
+Number = BeforeValidator(_no_truth_value)
+Count = Annotated[int, Number, Field(ge=1)]
+Seconds = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
 Listen = Annotated[Endpoint, BeforeValidator(_endpoint), PlainSerializer(str, return_type=str)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network), PlainSerializer(str, return_type=str)]
 TrustedDomain = Annotated[str, AfterValidator(_trusted_domain)]
@@ -102,9 +128,9 @@ class SmtpSettings(_Section):
     listen: Annotated[tuple[Listen, ...], Many, Field(min_length=1)] = (Endpoint("127.0.0.1", 2525),)
     hostname: str = ""
     """The name in the greeting and in ``Received:``; empty: the name of this host."""
-    max_message_bytes: Annotated[int, Field(ge=1024)] = 36_700_160
-    max_recipients: Annotated[int, Field(ge=1)] = 1000
-    max_sessions: Annotated[int, Field(ge=1)] = 1000
+    max_message_bytes: Annotated[Count, Field(ge=1024)] = 36_700_160
+    max_recipients: Count = 1000
+    max_sessions: Count = 1000
     idle_timeout: Seconds = 300
     """Seconds that an application may be silent, between commands and within a message (RFC 5321 4.5.3.2.7)."""
     shutdown_timeout: Seconds = 30
@@ -123,9 +149,9 @@ class SmarthostSettings(_Section):
     """[smarthost]: the real mail server. Time-outs in seconds; the defaults are those of RFC 5321 4.5.3.2."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    port: Annotated[Count, Field(le=65535)] = 25
     tls: Literal["none"] = "none"
-    max_connections: Annotated[int, Field(ge=1)] = 100
+    max_connections: Count = 100
     idle_timeout: Seconds = 60
     """How long an idle connection is kept; below the 300 s after which mail servers hang up."""
     connect_timeout: Seconds = 30
@@ -138,20 +164,21 @@ class SmarthostSettings(_Section):
 class StoreSettings(_Section):
     """[store]: the address book, the quarantine, the ledger and the audit log."""
 
-    url: str = "sqlite:///smtpguard.db"
+    url: Annotated[str, Field(repr=False)] = "sqlite:///smtpguard.db"
     url_file: Path | None = None
     """A file that holds the URL, which may have a password in it."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_url_file(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not values.get("url_file"):
+        path = values.get("url_file") if isinstance(values, dict) else None
+        if not isinstance(path, str | Path):
             return values
         if "url" in values:
             raise ValueError("url and url_file are both set")
         try:
-            return values | {"url": Path(values["url_file"]).read_text(encoding="utf-8").strip()}
-        except (OSError, UnicodeDecodeError) as error:
+            return values | {"url": Path(path).read_text(encoding="utf-8").strip()}
+        except (OSError, ValueError) as error:
             raise ValueError(f"url_file cannot be read: {error}") from error
 
     @field_validator("url")
@@ -203,54 +230,41 @@ class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(BaseSettings):
+class Settings(_Section):
     """All settings."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        validate_default=True,
-        env_prefix=ENVIRONMENT_PREFIX,
-        env_nested_delimiter="__",
-        enable_decoding=False,
-    )
-
-    smtp: SmtpSettings = SmtpSettings()
-    smarthost: SmarthostSettings = SmarthostSettings()
-    store: StoreSettings = StoreSettings()
-    policy: PolicySettings = PolicySettings()
+    smtp: SmtpSettings = Field(default_factory=SmtpSettings)
+    smarthost: SmarthostSettings = Field(default_factory=SmarthostSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
     application: Annotated[tuple[ApplicationSettings, ...], Many] = ()
-    log: LogSettings = LogSettings()
+    log: LogSettings = Field(default_factory=LogSettings)
 
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> Self:
-        names = [application.name for application in self.application]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two applications are named {name!r}")
-        return self
-
+    @field_validator("application")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file, which comes in as the constructor's arguments."""
-        del settings_cls
-        return env_settings, init_settings
+    def _are_apart(cls, applications: tuple[ApplicationSettings, ...]) -> tuple[ApplicationSettings, ...]:
+        names: set[str] = set()
+        owners: dict[IPv4Network | IPv6Network, str] = {}
+        for application in applications:
+            if application.name in names:
+                raise ValueError(f"two applications are named {application.name!r}")
+            names.add(application.name)
+            for network in application.networks:
+                if owners.setdefault(network, application.name) != application.name:
+                    raise ValueError(f"{network} stands under {owners[network]!r} and under {application.name!r}")
+        return applications
 
     def applications(self) -> tuple[ApplicationSettings, ...]:
         """The applications; with none named, loopback may submit, as application ``default``."""
         return self.application or (ApplicationSettings(name="default", networks=LOOPBACK),)
 
     def masked(self) -> dict[str, Any]:
-        """The effective tree as plain values, with secrets masked."""
+        """The effective tree as plain values, with secrets masked; one that comes from a file is not shown."""
         tree = self.model_dump(mode="json", exclude_none=True)
-        tree["store"]["url"] = masked_url(self.store.url)
+        if self.store.url_file:
+            del tree["store"]["url"]
+        else:
+            tree["store"]["url"] = masked_url(self.store.url)
         return tree
 
 
@@ -260,20 +274,22 @@ def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ
     ``path`` None: the file of $SMTPGUARD_CONFIG, else the first of DEFAULT_FILES that exists, else no file.
     """
     file = _find_file(path, environment)
-    _refuse_unknown_variables(environment)
+    variables = _find_variables(environment)
     tree = _read_toml(file) if file else {}
     try:
-        return Settings(**tree)
+        return Settings.model_validate(_merge(tree, {place: environment[name] for place, name in variables.items()}))
     except ValidationError as error:
-        raise SettingsError("; ".join(_explain(item, file, environment) for item in error.errors())) from error
-    except ValueError as error:  # an environment variable that is not the JSON it must be
-        raise SettingsError(f"the environment: {error}") from error
+        raise SettingsError("; ".join(_explain(item, file, variables) for item in error.errors())) from error
 
 
 def masked_url(url: str) -> str:
-    """Return a URL with ``***`` in place of its password, also where it stands in the query."""
-    in_authority = re.sub(r"^(\w+://[^/?#:@]*):[^/?#]*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&#]*", r"\1***", in_authority)
+    """Return a URL with ``***`` in place of its password, also where it stands in the query.
+
+    A password with characters that ought to have been percent-encoded is hidden too, at the cost of what stands
+    between it and the last ``@``.
+    """
+    without_userinfo = re.sub(r"^(\w+://[^:@]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", without_userinfo)
 
 
 def _find_file(path: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -290,20 +306,56 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file} is not TOML: {error}") from error
 
 
-def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    """Refuse a misspelt section; a misspelt key within one is found by its model."""
-    sections = {f"{ENVIRONMENT_PREFIX}{section.upper()}" for section in Settings.model_fields}
-    known = sections | {CONFIG_VARIABLE, OPERATOR_VARIABLE}
+def _find_variables(environment: Mapping[str, str]) -> dict[Place, str]:
+    """Find which variable sets what; refuse one that sets nothing, because it is misspelt."""
+    places = {f"{ENVIRONMENT_PREFIX}{'__'.join(place)}".upper(): place for place in _places()}
+    found = {}
     for name in environment:
         upper = name.upper()
-        if upper.startswith(ENVIRONMENT_PREFIX) and upper.partition("__")[0] not in known:
+        if not upper.startswith(ENVIRONMENT_PREFIX) or upper in {CONFIG_VARIABLE, OPERATOR_VARIABLE}:
+            continue
+        if upper not in places:
             raise SettingsError(f"environment variable {name}: there is no such setting")
+        found[places[upper]] = name
+    return found
 
 
-def _explain(error: Any, file: Path | None, environment: Mapping[str, str]) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "settings"
-    variable = ENVIRONMENT_PREFIX + "__".join(str(part) for part in error["loc"][:2]).upper()
-    from_environment = any(name.upper() == variable for name in environment)
-    where = f"environment variable {variable}" if from_environment else str(file or "defaults")
-    message = {"extra_forbidden": "there is no such setting"}.get(error["type"], error["msg"])
-    return f"{where}: {key}: {message.removeprefix('Value error, ')}"
+def _places() -> Iterator[Place]:
+    for section, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            yield from ((section, key) for key in field.annotation.model_fields)
+        else:
+            yield (section,)
+
+
+def _merge(tree: dict[str, Any], values: Mapping[Place, str]) -> dict[str, Any]:
+    """Lay the environment over the file."""
+    overridden = set(values) | {_EITHER_OR[place] for place in values if place in _EITHER_OR}
+    merged = {
+        section: {key: value for key, value in table.items() if (section, key) not in overridden}
+        if isinstance(table, dict)
+        else table
+        for section, table in tree.items()
+    }
+    for (section, *keys), value in values.items():
+        if not keys:
+            merged[section] = value
+        elif isinstance(merged.setdefault(section, {}), dict):  # else it is refused for that
+            merged[section][keys[0]] = value
+    return merged
+
+
+def _explain(error: Any, file: Path | None, variables: Mapping[Place, str]) -> str:
+    loc = error["loc"]
+    names = [name for place, name in variables.items() if _concerns(loc, place)]
+    if error["type"] == "model_type" and len(loc) == 1:  # no variable sets a section as such
+        names = []
+    where = f"environment variable {' and '.join(names)}" if names else str(file or "defaults")
+    message = _PLAIN_MESSAGES.get(error["type"], error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {'.'.join(str(part) for part in loc)}: {message}"
+
+
+def _concerns(loc: Place, place: Place) -> bool:
+    """Whether an error at ``loc``, which may lie deeper or be about a whole section, is about what stands here."""
+    candidates = (place, _EITHER_OR.get(place, place))
+    return any(candidate[: len(loc)] == loc[: len(candidate)] for candidate in candidates)

@@ -49,8 +49,7 @@ class Decision:
 def decide(recipient: Mailbox, facts: AddressFacts, customer: Customer, policy: Policy) -> Decision:
     """Decide about one recipient. ``facts`` must have been read for this recipient and this customer."""
     standing, reason = standing_for(facts, customer)
-    trusted = recipient.domain in policy.trusted_domains and standing is not Standing.FLAGGED
-    if trusted:
+    if standing is not Standing.FLAGGED and _is_trusted(recipient, policy):
         return Decision(recipient, Verdict.RELAY, Reason.TRUSTED_DOMAIN)
     verdict = _verdict(standing, policy)
     if policy.mode is Mode.OBSERVE and verdict is not Verdict.RELAY:
@@ -102,6 +101,11 @@ def _obstacle_for_named(facts: AddressFacts) -> Reason | None:
     if not facts.vouched_address_wide:
         return Reason.NOT_VERIFIED_FOR_CUSTOMER
     return Reason.SHARED_ADDRESS if facts.bound_to_others else None
+
+
+def _is_trusted(recipient: Mailbox, policy: Policy) -> bool:
+    """A mail server may send ``user%elsewhere@ours`` elsewhere, so that our domain in it vouches for nothing."""
+    return recipient.domain in policy.trusted_domains and not recipient.holds_route
 
 
 def _verdict(standing: Standing, policy: Policy) -> Verdict:

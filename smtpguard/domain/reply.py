@@ -10,7 +10,7 @@ from dataclasses import dataclass
 MAX_TEXT_CHARACTERS = 400  # RFC 5321 4.5.3.1.5: a reply line has 512 octets, code and CRLF included
 
 _NOT_PRINTABLE = re.compile(r"[^ -~]+")
-_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)")
+_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,16 @@ def peer_reply(code: int, lines: list[str]) -> Reply:
 
     RFC 3463 2: the class of the enhanced code must be that of the reply code; one that is not is treated as text.
     """
-    match = _ENHANCED.match(lines[0]) if lines else None
+    said = [line for line in map(str.strip, lines) if line]
+    match = _ENHANCED.match(said[0]) if said else None
     enhanced = match[1] if match and match[1][0] == str(code)[0] else ""
-    bare = [line.removeprefix(enhanced).strip() for line in lines] if enhanced else lines
+    bare = (f"{line} ".removeprefix(f"{enhanced} ").strip() for line in said)
     return Reply(code, enhanced, clean_text(" ".join(bare)))
 
 
 def clean_text(text: str) -> str:
     """Replace every run of characters that are not printable ASCII by one ``?``, and cut to one reply line."""
-    return _NOT_PRINTABLE.sub("?", text).strip()[:MAX_TEXT_CHARACTERS]
+    return _NOT_PRINTABLE.sub("?", text).strip()[:MAX_TEXT_CHARACTERS].rstrip()
 
 
 R220_READY = Reply(220, "", "ESMTP smtpguard")
@@ -61,7 +62,6 @@ R221_BYE = Reply(221, "2.0.0", "Bye")
 R250_OK = Reply(250, "2.0.0", "OK")
 R250_SENDER_OK = Reply(250, "2.1.0", "Sender OK")
 R250_RECIPIENT_OK = Reply(250, "2.1.5", "Recipient OK")
-R250_ACCEPTED = Reply(250, "2.0.0", "OK")
 R252_CANNOT_VERIFY = Reply(252, "2.1.5", "Cannot VRFY user, but will take a message for it")
 R354_SEND = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 R421_SHUTTING_DOWN = Reply(421, "4.3.2", "Service is closing, try again later")

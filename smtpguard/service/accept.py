@@ -245,7 +245,7 @@ class Transaction:
     async def _send_body(self, wire: bytearray) -> None:
         reply = await self._relay.send_body(wire)
         if reply.code != 354:
-            raise _Ended(reply, _outcome_of(reply), reply)
+            raise _refused(reply)
 
     async def _keep(self, kept: Sequence[Decision], wire: bytearray, fields: tuple[Field, ...]) -> None:
         message = unstuff(wire)
@@ -286,7 +286,7 @@ class Transaction:
             return None
         reply = await self._relay.finish()
         if not reply.is_positive:
-            raise _Ended(reply, _outcome_of(reply), reply)
+            raise _refused(reply)
         return reply
 
     async def _take_back(self) -> None:
@@ -347,5 +347,7 @@ def _stop_if(client_gone: Callable[[], bool]) -> None:
         raise _Ended(R451_ABORTED, Outcome.CLIENT_GONE)
 
 
-def _outcome_of(refusal: Reply) -> Outcome:
-    return Outcome.DEFERRED if refusal.is_transient else Outcome.REFUSED
+def _refused(reply: Reply) -> _Ended:
+    """Pass a refusal on; 421 would tell the application that it is the guard that hangs up."""
+    heard = R451_SMARTHOST_UNAVAILABLE if reply.code == 421 else reply
+    return _Ended(heard, Outcome.DEFERRED if reply.is_transient else Outcome.REFUSED, reply)

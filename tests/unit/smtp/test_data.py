@@ -1,6 +1,7 @@
 """Reading a message off the wire."""
 
 import asyncio
+import itertools
 import tracemalloc
 
 import pytest
@@ -53,7 +54,7 @@ async def test_however_a_message_is_cut_it_is_the_same(body, cuts) -> None:
     octets = b"".join(body) + b"\r\n.\r\nNOOP\r\n"
     end = (b"\r\n" + octets).index(b"\r\n.\r\n")
     edges = [0, *sorted(cut for cut in cuts if cut < len(octets)), len(octets)]
-    packets = [octets[start:stop] for start, stop in zip(edges, edges[1:], strict=False) if start < stop]
+    packets = [octets[start:stop] for start, stop in itertools.pairwise(edges) if start < stop]
 
     wire, rest = await read(*packets)
 
