@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 import smtpguard
 from smtpguard.domain.application import Application
 from smtpguard.domain.ids import RANDOM_OCTETS, transaction_id
-from smtpguard.errors import SchemaMismatch
-from smtpguard.relay import Smarthost
+from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.accept import Acceptor
 from smtpguard.service.address_desk import AddressDesk
 from smtpguard.service.quarantine_desk import QuarantineDesk
@@ -61,7 +60,7 @@ async def running_guard(settings: Settings) -> AsyncIterator[tuple[Endpoint, ...
     StoreUnavailable, SettingsError.
     """
     logger = get_logger()
-    await asyncio.to_thread(_prepare_schema, settings.store.url, logger)
+    await asyncio.to_thread(_upgrade_embedded, settings.store.url, logger)
     async with open_store(settings.store.url) as store:
         smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
         try:
@@ -106,14 +105,11 @@ def applications(settings: Settings) -> tuple[Application, ...]:
     )
 
 
-def _prepare_schema(url: str, logger: Logger) -> None:
-    """Upgrade a store of our own; refuse somebody's PostgreSQL that is not of this version (RFC: ask first)."""
-    current, head = current_revision(url), head_revision()
-    if current == head:
-        return
+def _upgrade_embedded(url: str, logger: Logger) -> None:
+    """Upgrade a store of our own; to upgrade a PostgreSQL is for its operator to say."""
     if not is_embedded(url):
-        raise SchemaMismatch(
-            f"the store has schema {current or 'none'}, this version wants {head}: run `smtpguard db upgrade`"
-        )
-    upgrade(url)
-    logger.info(Event.SCHEMA_UPGRADED, from_revision=current, to_revision=head)
+        return
+    current, head = current_revision(url), head_revision()
+    if current != head:
+        upgrade(url)
+        logger.info(Event.SCHEMA_UPGRADED, from_revision=current, to_revision=head)

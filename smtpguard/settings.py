@@ -259,12 +259,9 @@ class Settings(_Section):
         return self.application or (ApplicationSettings(name="default", networks=LOOPBACK),)
 
     def masked(self) -> dict[str, Any]:
-        """The effective tree as plain values, with secrets masked; one that comes from a file is not shown."""
+        """The effective tree as plain values, with secrets masked."""
         tree = self.model_dump(mode="json", exclude_none=True)
-        if self.store.url_file:
-            del tree["store"]["url"]
-        else:
-            tree["store"]["url"] = masked_url(self.store.url)
+        tree["store"]["url"] = masked_url(self.store.url)
         return tree
 
 
@@ -331,16 +328,16 @@ def _places() -> Iterator[Place]:
 def _merge(tree: dict[str, Any], values: Mapping[Place, str]) -> dict[str, Any]:
     """Lay the environment over the file."""
     overridden = set(values) | {_EITHER_OR[place] for place in values if place in _EITHER_OR}
-    merged = {
-        section: {key: value for key, value in table.items() if (section, key) not in overridden}
-        if isinstance(table, dict)
-        else table
-        for section, table in tree.items()
-    }
+    merged: dict[str, Any] = {section: {} for section, *keys in _places() if keys}
+    for section, table in tree.items():
+        if isinstance(table, dict):
+            merged[section] = {key: value for key, value in table.items() if (section, key) not in overridden}
+        else:
+            merged[section] = table
     for (section, *keys), value in values.items():
         if not keys:
             merged[section] = value
-        elif isinstance(merged.setdefault(section, {}), dict):  # else it is refused for that
+        elif isinstance(merged[section], dict):  # else it is refused for that
             merged[section][keys[0]] = value
     return merged
 

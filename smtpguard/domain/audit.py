@@ -37,6 +37,20 @@ class Act:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedAct:
+    """An act as it stands in the audit log, with the hash that binds it to the one before."""
+
+    id: int
+    act: Act
+    previous_hash: str
+    hash: str
+
+    def follows(self, previous_hash: str) -> bool:
+        """Whether it is what was recorded after the act of this hash."""
+        return self.previous_hash == previous_hash and self.hash == act_hash(previous_hash, self.act)
+
+
 def act_hash(previous_hash: str, act: Act) -> str:
     """Return the SHA-256 (hexadecimal) that binds an act to the one before it.
 

@@ -63,11 +63,10 @@ def decide_after_data(before: Decision, after: Decision) -> Decision:
     Between the two a decision can only become stricter: the smarthost has not been asked about a recipient who was to
     be quarantined, and a recipient who got 250 can no longer be rejected alone, so that *reject* becomes *quarantine*.
     """
-    if before.verdict is Verdict.QUARANTINE and after.verdict is Verdict.RELAY:
-        return before
-    if after.verdict is Verdict.REJECT:
-        return replace(after, verdict=Verdict.QUARANTINE)
-    return after
+    strictest = before if after.verdict is Verdict.RELAY and before.verdict is not Verdict.RELAY else after
+    if strictest.verdict is Verdict.REJECT:
+        return replace(strictest, verdict=Verdict.QUARANTINE)
+    return strictest
 
 
 def standing_for(facts: AddressFacts, customer: Customer) -> tuple[Standing, Reason]:

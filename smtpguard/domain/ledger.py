@@ -22,3 +22,11 @@ class LedgerEntry:
     smarthost_reply: str
     message_id: str
     subject_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """An entry as it stands in the ledger; a later one has a higher id."""
+
+    id: int
+    entry: LedgerEntry

@@ -42,7 +42,7 @@ from smtpguard.domain.reply import (
 )
 from smtpguard.domain.standing import Customer, CustomerUnnamed
 from smtpguard.errors import SmarthostLost, SmarthostUnavailable, StoreError, StoreFull
-from smtpguard.relay import Smarthost
+from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.record import Outcome, TransactionRecord
 from smtpguard.storage import Store
 from smtpguard.telemetry import Event, Logger

@@ -16,7 +16,7 @@ from smtpguard.domain.message import stuff
 from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
 from smtpguard.domain.reply import Reply
 from smtpguard.errors import ActRefused, SmarthostLost, SmtpguardError
-from smtpguard.relay import Smarthost
+from smtpguard.relay.smarthost import Smarthost
 from smtpguard.storage import Store
 
 

@@ -58,7 +58,7 @@ class Transaction:
     dot came; ``code`` what it was answered with, None as long as it was not.
     """
 
-    connection: "Connection"
+    connection: "Connection" = field(repr=False)
     reverse_path: str
     parameters: tuple[str, ...]
     offered: list[str] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Transaction:
 class Connection:
     """What came in on one connection; ``flights`` are the commands by the packet that they came in."""
 
-    writer: asyncio.StreamWriter
+    writer: asyncio.StreamWriter = field(repr=False)
     commands: list[str] = field(default_factory=list)
     flights: list[list[str]] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
@@ -145,7 +145,11 @@ def hang() -> Action:
 
 def stall() -> Action:
     """Neither answer nor read."""
-    return hold(asyncio.Event())
+
+    async def act(_: "Session") -> None:
+        await asyncio.get_running_loop().create_future()
+
+    return act
 
 
 def drop() -> Action:

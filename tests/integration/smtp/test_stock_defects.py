@@ -205,7 +205,8 @@ async def test_client_that_does_not_read_is_dropped(sqlite_url, smarthost, monke
 
 # d. The size limits of commands belong to the class, and every new connection clears them
 
-LONG_MAIL = f"MAIL FROM:<{'a' * 60}@{'.'.join(['b' * 60] * 3)}.example> SIZE=1{' ' * 280}"
+LONG_MAIL = f"MAIL FROM:<{'a' * 60}@{'.'.join(['b' * 60] * 3)}.example> SIZE=".ljust(529, "0") + "1"
+"""Of 530 octets: 512, and the 26 that SIZE adds, are allowed (RFC 1870 3)."""
 
 
 async def test_stock_new_connection_takes_away_the_room_of_the_others() -> None:
@@ -261,7 +262,6 @@ async def test_silent_upload_is_cut_with_a_reply(sqlite_url, smarthost) -> None:
 
 LENIENT = [
     "<u@=?utf-8?q?evil.example?=>",
-    "<=?utf-8?q?u=40evil.example?=@c.example>",
     "<u(comment)@c.example>",
     "< u @ c.example >",
     "<@a.example,@b.example:u@c.example>",
@@ -285,6 +285,15 @@ async def test_addresses_that_are_none_are_refused(sqlite_url, smarthost, path) 
         await client.ask("MAIL FROM:<a@app.example>", "250 *")
         await client.ask(f"RCPT TO:{path}", "5?[13] 5.1.3 *")
         await client.ask("DATA", "503 *")
+
+
+async def test_local_part_that_looks_encoded_is_taken_literally(sqlite_url, smarthost) -> None:
+    """It is an address as RFC 5321 has it; the stock class makes "u@evil.example"@c.example of it."""
+    address = "=?utf-8?q?u=40evil.example?=@c.example"
+    async with ours(sqlite_url, smarthost, policy={"unverified": "relay"}) as guard, greeted(guard.port) as client:
+        await client.message(address)
+
+    assert smarthost.messages[0].recipients == [address]
 
 
 # g. The text of an exception goes to the peer, as a permanent failure

@@ -1,0 +1,126 @@
+"""``smtpguard address import``: rows of a CSV file into the address book, with progress for people."""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from smtpguard.cli.common import AsJson, By, at_desks, fail
+from smtpguard.cli.output import note, print_json, say
+from smtpguard.errors import ActRefused
+
+if TYPE_CHECKING:
+    from smtpguard.app import Desks
+    from smtpguard.service.import_addresses import ImportReport, RejectedRow
+
+STDIN = "-"
+MAX_LINE_OCTETS = 65_536
+
+
+class Lines:
+    """The lines of a file as text, one at a time; an octet that is not UTF-8 spoils its own line only.
+
+    ``octets`` is how far it was read. Raises ActRefused where a line is too long to be a row, or cannot be read.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.octets = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number in count(1):
+            line = self._read(number)
+            if not line:
+                return
+            self.octets += len(line)
+            yield line.decode("utf-8", "surrogateescape")
+
+    def _read(self, number: int) -> bytes:
+        try:
+            line = self._file.readline(MAX_LINE_OCTETS + 1)
+        except OSError as error:
+            raise ActRefused(f"line {number} cannot be read: {error.strerror}") from error
+        if len(line) > MAX_LINE_OCTETS:
+            raise ActRefused(f"line {number} has more than {MAX_LINE_OCTETS} octets: this is no CSV of addresses")
+        return line
+
+
+def import_(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="CSV with a header row; - is standard input.")],
+    *,
+    by: By,
+    as_json: AsJson = False,
+) -> None:
+    """Import addresses from CSV. A row that is wrong is reported and does not stop the rest; exit code 1 then.
+
+    Columns: address (the only one required), standing, customer, verified_at, source, reason.
+    """
+    with _opened(file) as opened, _progress() as progress:
+        lines = Lines(opened)
+        task = progress.add_task(file, total=_size(opened))
+
+        async def work(desks: "Desks") -> "ImportReport":
+            from smtpguard.service.import_addresses import import_addresses  # noqa: PLC0415 - heavy, for `--help`
+
+            return await import_addresses(
+                lines,
+                store=desks.store,
+                clock=desks.clock,
+                by=by,
+                name=file,
+                on_rejected=lambda row: _report(file, row),
+                on_imported=lambda _: progress.update(task, completed=lines.octets),
+            )
+
+        try:
+            report = at_desks(ctx, work)
+        except ActRefused as error:
+            fail(f"{file}: {error}")
+    _conclude(report, as_json=as_json)
+
+
+def _conclude(report: "ImportReport", *, as_json: bool) -> None:
+    if as_json:
+        print_json({"imported": report.imported, "rejected": report.rejected})
+    else:
+        say(f"{report.imported} rows imported, {report.rejected} rejected")
+    if report.rejected:
+        raise typer.Exit(1)
+
+
+def _report(file: str, row: "RejectedRow") -> None:
+    note(f"{file}:{row.line}: {row.why}")
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[BinaryIO]:
+    if file == STDIN:
+        yield sys.stdin.buffer
+        return
+    try:
+        opened = Path(file).open("rb")  # noqa: SIM115 - what goes wrong later is not about opening it
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}")
+    with opened:
+        yield opened
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Return the octets of a regular file; of a pipe nobody knows."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True, markup=False, highlight=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), DownloadColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)

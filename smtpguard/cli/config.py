@@ -1,0 +1,40 @@
+"""``smtpguard config``: look at the settings before they are used."""
+
+import os
+from typing import Any
+
+import typer
+
+from smtpguard.cli.common import AsJson, settings_of
+from smtpguard.cli.output import print_json, say
+
+app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
+
+
+@app.command()
+def check(ctx: typer.Context) -> None:
+    """Read the settings and say whether they are right."""
+    from smtpguard.settings import _find_file  # noqa: PLC0415 - heavy: `--help` need not wait for it
+
+    settings_of(ctx)
+    file = _find_file(ctx.obj.config_file, os.environ)
+    say(f"OK: {file or 'no file, defaults and environment'}")
+
+
+@app.command("print")
+def print_(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Print all settings in effect as TOML that can be read again, with secrets masked."""
+    import tomli_w  # noqa: PLC0415 - not needed by any other command
+
+    tree = _readable_again(settings_of(ctx).masked())
+    if as_json:
+        print_json(tree)
+    else:
+        say(tomli_w.dumps(tree).rstrip())
+
+
+def _readable_again(tree: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the URL that came from a file of its own: both together are an error."""
+    if "url_file" in tree["store"]:
+        tree["store"].pop("url", None)
+    return tree

@@ -1,0 +1,148 @@
+"""What the audience of the demo sees. Nothing of it comes from strangers: the texts are those of the cast."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from smtpguard.cli.demo.cast import KUNDE, SENDER, STRANGERS, TEST, Customer, owner_of
+from smtpguard.cli.demo.check import for_strangers, reached_strangers
+from smtpguard.cli.demo.crm import Submission
+from smtpguard.cli.demo.mail_server import LOOPBACK, Delivery
+from smtpguard.domain.quarantined import QuarantinedMessage
+from smtpguard.domain.reply import Reply
+
+if TYPE_CHECKING:
+    from smtpguard.cli.demo.stage import Stage
+
+MAX_COLUMNS = 100
+
+STORY = (
+    "A telecom wrote to 39 strangers about 600 of its customers, for years: clerks had made addresses up where a form "
+    "wanted one. Nothing ever bounced, for each of these mailboxes exists and belongs to somebody. Here the CRM of a "
+    "shop does the same, with smtpguard between it and the mail server."
+)
+ASIDE = (
+    f"{KUNDE} is verified, even: its owner once confirmed a newsletter. But it stands in the records of three "
+    "customers, and so vouches for none. One invoice had two recipients: Bruno Costa has it, "
+    f"{TEST} has not."
+)
+
+
+class Screen:
+    """Prints the show."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, emoji=False)
+        self._console.width = min(self._console.width, MAX_COLUMNS)
+
+    def tell_story(self) -> None:
+        """Say what this is about."""
+        self._console.print("[bold]The case of 2019, in small[/]")
+        self._console.print(STORY)
+
+    def show_result(self, submissions: Sequence[Submission], deliveries: Sequence[Delivery]) -> None:
+        """Say who got what, and who would have got what without the guard."""
+        taken = sum(len(each.taken) for each in submissions if each.accepted)
+        disclosed = len(reached_strangers(deliveries))
+        self._head(f"The CRM sends {len(submissions)} invoices to {taken} recipients; each is answered 250")
+        self._count(len(deliveries) - disclosed, "delivered to the customer it is about", "green")
+        self._count(taken - len(deliveries), "in quarantine", "yellow")
+        self._count(disclosed, "delivered to a stranger", "red")
+        without = for_strangers(each.letter for each in submissions)
+        letters = len({letter for letter, _ in without})
+        customers = len({letter.customer for letter, _ in without})
+        strangers = len({recipient for _, recipient in without})
+        self._console.print(
+            f"Without the guard, [red]{letters} invoices about {customers} customers would now be in the mailboxes of "
+            f"{strangers} strangers[/]."
+        )
+
+    def show_quarantine(self, messages: Sequence[QuarantinedMessage]) -> None:
+        """Show what was kept from whom, and why."""
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for head in ("Recipient", "Mailbox of", "Messages", "Reason"):
+            table.add_column(head, overflow="fold")
+        ordered = sorted(messages, key=_recipient_and_reason)
+        for (recipient, reason), group in groupby(ordered, key=_recipient_and_reason):
+            owner = f"{owner_of(recipient)}, a stranger" if recipient in STRANGERS else owner_of(recipient)
+            table.add_row(recipient, owner, str(len(list(group))), f"[yellow]{reason}[/]")
+        self._head("In quarantine")
+        self._console.print(table)
+        self._console.print(ASIDE)
+
+    def begin_acts(self) -> None:
+        """Announce the operator."""
+        self._head("An operator acts")
+
+    def show_flag(self, customer: Customer, why: str, kept: QuarantinedMessage | None) -> None:
+        """Show that a flag counts at once."""
+        self._command("address", "flag", customer.mailbox, "--reason", why)
+        where = f"in quarantine: [yellow]{kept.reason.value}[/]" if kept else "[red]not in quarantine[/]"
+        self._console.print(f"  The next letter to {customer.name}, though she is verified, is {where}.")
+
+    def show_release(self, customer: Customer, message: QuarantinedMessage, why: str, reply: Reply) -> None:
+        """Show a verification and a release."""
+        self._command("address", "verify", customer.mailbox, "--customer", customer.reference, "--reason", why)
+        self._command("quarantine", "release", message.id, "--reason", why)
+        self._console.print(f"  {customer.name} has his invoice; the mail server said: [green]{reply}[/]")
+
+    def show_discard(self, customer: Customer, message: QuarantinedMessage, why: str) -> None:
+        """Show a discard."""
+        self._command("quarantine", "discard", message.id, "--reason", why)
+        self._console.print(f"  The letter about {customer.name} is gone for good; who decided it, and why, is kept.")
+
+    def conclude(self) -> None:
+        """Say that every promise was kept."""
+        self._console.print(
+            "\n[green]OK[/] Mail server, quarantine and ledger agree: nothing reached a stranger, nothing is lost."
+        )
+
+    def invite(self, stage: "Stage", message_id: str) -> None:
+        """Say what can be tried in a second terminal."""
+        variables = {
+            "SMTPGUARD_STORE__URL": stage.settings.store.url,
+            "SMTPGUARD_SMARTHOST__PORT": str(stage.settings.smarthost.port),
+        }
+        curl = ["curl", f"smtp://{LOOPBACK}:{stage.port}", "--mail-from", SENDER, "--mail-rcpt", KUNDE]
+        self._head("The guard goes on until Ctrl-C. Try in a second terminal, in this directory:")
+        self._line("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()))
+        self._command("quarantine", "list")
+        self._command("quarantine", "show", message_id)
+        self._command("quarantine", "release", message_id, "--reason", "to see it arrive below")
+        self._command("address", "show", KUNDE)
+        self._line(rf"printf 'X-Customer-ID: C-1018\r\nSubject: one more\r\n\r\nHello\r\n' | {shlex.join(curl)} -T -")
+        self._console.print(f"The log of the guard: {stage.log_file}", soft_wrap=True)
+
+    def show_delivery(self, delivery: Delivery) -> None:
+        """Tell of a delivery while others try things."""
+        self._console.print(f"The mail server delivered a message to {delivery.recipient}", markup=False)
+
+    def _head(self, text: str) -> None:
+        self._console.print(f"\n[bold]{text}[/]")
+
+    def _count(self, number: int, what: str, style: str) -> None:
+        shown = f"[{style}]{number:4}[/]" if number else f"{number:4}"
+        self._console.print(f"{shown}  {what}")
+
+    def _command(self, *arguments: str) -> None:
+        self._line(shlex.join([*_smtpguard(), *arguments]))
+
+    def _line(self, command: str) -> None:
+        """Print a command so that it can be copied: in one piece, however long."""
+        self._console.print(f"  {command}", style="cyan", markup=False, soft_wrap=True)
+
+
+def _recipient_and_reason(message: QuarantinedMessage) -> tuple[str, str]:
+    return message.recipient.text, message.reason.value
+
+
+def _smtpguard() -> list[str]:
+    """Return what to type for this command, as it was typed."""
+    return [sys.argv[0]] if Path(sys.argv[0]).name == "smtpguard" else [sys.executable, "-m", "smtpguard"]

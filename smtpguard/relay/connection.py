@@ -1,0 +1,256 @@
+"""One connection to the smarthost: commands go out, and each reply is counted off against a command.
+
+Which reply answers which command is known by their order alone. So whatever disturbs it breaks the connection for
+good: a word that nobody asked for, nonsense, silence for too long, a 421, the end of the stream. A broken connection
+is closed at once; replies that came before the break can still be read.
+"""
+
+import asyncio
+import select
+import socket
+from collections import deque
+from collections.abc import Container, Mapping
+from typing import cast
+
+from smtpguard.domain.reply import Reply
+from smtpguard.errors import SmarthostUnavailable
+from smtpguard.relay.parser import PeerReply, ReplyParser, ReplySyntaxError
+
+POSITIVE = range(200, 300)
+REFUSAL = range(400, 600)
+SERVICE_CLOSING = 421  # RFC 5321 3.8: may come in the place of any reply
+
+UPLOAD_SLICE_OCTETS = 256 * 1024  # what of a body is handed to the transport, and may be copied by it, at a time
+QUIT_SECONDS = 2.0  # for the answer to QUIT, which is a courtesy
+
+
+class SmarthostGone(SmarthostUnavailable):
+    """The smarthost ended the connection."""
+
+
+class SmarthostConnection(asyncio.Protocol):
+    """One connection, used by one caller at a time. ``name`` is for messages."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.capabilities: Mapping[str, str] = {}
+        """What EHLO offered: keywords in upper case, with what follows them."""
+        self.transactions = 0
+        """How many transactions it has been borrowed for."""
+        self._loop = asyncio.get_running_loop()
+        self.opened_at = self._loop.time()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+        """Done as soon as the socket is closed."""
+        self._transport: asyncio.Transport | None = None
+        self._parser = ReplyParser()
+        self._expected = 1  # the greeting
+        self._replies: deque[PeerReply] = deque()
+        self._news: asyncio.Future[bool] | None = None
+        self._paused = False
+        self._broken = ""
+        self._gone = False
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether it has carried a transaction before this one."""
+        return self.transactions > 1
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it can carry another transaction: it is whole, and no reply is due or unread."""
+        return not (
+            self._broken or self._expected or self._replies or self._paused or self._parser.is_mid_reply
+        ) and not (self._transport is None or self._transport.is_closing())
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, unless it was closed in the meantime."""
+        self._transport = cast("asyncio.Transport", transport)
+        # No buffer beside the kernel's: what has left write() and flush() does not wait in this process.
+        self._transport.set_write_buffer_limits(high=0)
+        self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._broken:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Count off the replies in these octets; once broken, any answer (that to QUIT) ends it."""
+        if self._broken:
+            self._abort()
+            return
+        try:
+            for reply in self._parser.feed(data):
+                self._count_off(reply)
+        except ReplySyntaxError as error:
+            self._break(str(error))
+        if self._parser.is_mid_reply and not self._expected:
+            self._break("it spoke unasked")
+        if self._replies:
+            self._wake()
+
+    def eof_received(self) -> None:
+        """Take the end of the stream for the end of the connection."""
+        self._break("it closed the connection", gone=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end of the connection, whoever ended it."""
+        self._break(f"the connection was lost: {exc or 'closed'}", gone=True)
+        self.lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Note that the kernel takes no more for now."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Note that the kernel has taken everything."""
+        self._paused = False
+        self._wake()
+
+    # What the relay calls
+
+    def write(self, data: bytes | memoryview, *, replies: int = 0) -> None:
+        """Hand octets to the transport, to which that many replies are due.
+
+        Raises SmarthostUnavailable if the connection is broken; nothing was handed over.
+        """
+        transport = self._usable()
+        self._expected += replies
+        transport.write(data)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until the kernel has taken everything, or the connection is broken.
+
+        It breaks when nothing was taken within that many seconds.
+        """
+        while self._paused and not self._broken:
+            before = self._unsent()
+            if not await self._hear(seconds) and self._unsent() >= before:
+                self._break(f"it took no octet for {seconds:g} s")
+
+    async def upload(self, wire: bytes | bytearray | memoryview, seconds: float) -> None:
+        """Write octets to which no reply is due and wait until the kernel has taken all of them.
+
+        Raises SmarthostUnavailable if the smarthost says anything meanwhile, or takes nothing for that many seconds.
+        """
+        view = memoryview(wire)
+        for start in range(0, len(view), UPLOAD_SLICE_OCTETS):
+            if start:
+                await asyncio.sleep(0)  # others have their turn, and an early reply is heard
+            self.write(view[start : start + UPLOAD_SLICE_OCTETS])
+            await self.flush(seconds)
+        if self._broken:
+            raise self._error()
+
+    async def reply(self, seconds: float) -> PeerReply:
+        """Return the next reply, whatever it says; raise SmarthostUnavailable if none comes within the seconds."""
+        while not self._replies:
+            if self._broken:
+                raise self._error()
+            if not await self._hear(seconds):
+                self._break(f"no reply within {seconds:g} s")
+        return self._replies.popleft()
+
+    async def answer(self, seconds: float, *, wanted: Container[int] = POSITIVE) -> Reply:
+        """Return the next reply if its code is wanted, or if it is a refusal.
+
+        Raises SmarthostUnavailable for every other, for 421 unless it is wanted, and if none comes within the seconds.
+        """
+        reply = (await self.reply(seconds)).cleaned()
+        if reply.code in wanted or (reply.code in REFUSAL and reply.code != SERVICE_CLOSING):
+            return reply
+        raise self.failed(f"it said: {reply}")
+
+    def ensure_in_step(self) -> None:
+        """Raise SmarthostUnavailable if the smarthost said too much: the replies may belong to other commands."""
+        if self._broken and not self._gone:
+            raise self._error()
+
+    def ensure_silent(self) -> None:
+        """Raise SmarthostUnavailable if the smarthost said anything unasked, even if the event loop has not read it.
+
+        Such a word would be taken for the reply to the command that is sent next.
+        """
+        poll = select.poll()
+        poll.register(self._usable().get_extra_info("socket"), select.POLLIN)
+        if poll.poll(0):
+            raise self.failed("it spoke unasked or closed the connection")
+
+    def failed(self, reason: str) -> SmarthostUnavailable:
+        """Break the connection and return the error to raise; if it was broken already, with the first reason."""
+        self._break(reason)
+        return self._error()
+
+    def ended(self, reason: str) -> SmarthostUnavailable:
+        """Break the connection as one that the smarthost is about to end, and return the error to raise."""
+        self._break(reason, gone=True)
+        return self._error()
+
+    def close(self) -> None:
+        """Close it at once, with whatever is under way; what has not left this process is dropped."""
+        self._break("it was closed by the guard")
+
+    def quit(self) -> None:
+        """Take leave with QUIT and close as soon as it is answered; close at once what is not clean."""
+        if not self.is_clean:
+            self.close()
+            return
+        self.write(b"QUIT\r\n")
+        self._broken = "it was closed by the guard"
+        self._loop.call_later(QUIT_SECONDS, self._abort)
+
+    # Inside
+
+    def _usable(self) -> asyncio.Transport:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self._break("the connection is closed", gone=True)
+        if transport is None or self._broken:
+            raise self._error()
+        return transport
+
+    def _count_off(self, reply: PeerReply) -> None:
+        closing = reply.code == SERVICE_CLOSING
+        if not self._expected:
+            self._break(f"it said unasked: {reply.cleaned()}", gone=closing)
+        if self._broken:
+            return
+        self._expected -= 1
+        self._replies.append(reply)
+        if closing:
+            self._break(f"it said: {reply.cleaned()}", gone=True)
+
+    def _break(self, reason: str, *, gone: bool = False) -> None:
+        if self._broken:
+            return
+        self._broken, self._gone = reason, gone
+        self._abort()
+        self._wake()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _error(self) -> SmarthostUnavailable:
+        kind = SmarthostGone if self._gone else SmarthostUnavailable
+        return kind(f"smarthost {self.name}: {self._broken}")
+
+    async def _hear(self, seconds: float) -> bool:
+        """Wait for news; False if there was none in time."""
+        self._news = self._loop.create_future()
+        timer = self._loop.call_later(seconds, self._time_out)
+        try:
+            return await self._news
+        finally:
+            timer.cancel()
+            self._news = None
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(True)
+
+    def _time_out(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(False)
+
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport else 0

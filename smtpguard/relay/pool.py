@@ -1,0 +1,121 @@
+"""The connections to the smarthost: at most ``max_connections`` in use, and idle ones for the next who asks.
+
+Each connection in use holds one place. The place is freed when the connection lies idle again or its socket is
+closed, whatever happened in between. The pool runs no task; timers close what is idle for too long.
+"""
+
+import asyncio
+
+from smtpguard.errors import SmarthostUnavailable
+from smtpguard.relay.connection import SmarthostConnection
+from smtpguard.relay.handshake import open_connection
+from smtpguard.settings import Endpoint, SmarthostSettings
+
+MAX_AGE_SECONDS = 300.0  # so that a new address of the smarthost, or a new node behind it, is met within minutes
+MAX_TRANSACTIONS = 100  # mail servers limit these too; by then the cost of connecting is one in a hundred
+
+
+class ConnectionPool:
+    """Lends connections. Whoever borrows one gives it back, in whatever state, once."""
+
+    def __init__(self, settings: SmarthostSettings, hostname: str) -> None:
+        self._settings = settings
+        self._hostname = hostname
+        self._places = asyncio.BoundedSemaphore(settings.max_connections)
+        self._idle: dict[SmarthostConnection, asyncio.TimerHandle] = {}  # the latest last
+        self._closed = False
+        self._borrowed = 0
+
+    @property
+    def borrowed(self) -> int:
+        """How many places are taken."""
+        return self._borrowed
+
+    @property
+    def idle(self) -> int:
+        """How many connections lie idle."""
+        return len(self._idle)
+
+    async def borrow(self) -> SmarthostConnection:
+        """Lend the connection that was used last, or a fresh one.
+
+        Raises SmarthostUnavailable if none gets free, or can be opened, within ``connect_timeout`` each.
+        """
+        self._refuse_if_closed()
+        await self._take_place()
+        try:
+            connection = self._pop_idle() or await self._open()
+        except BaseException:
+            self._free_place()
+            raise
+        connection.transactions += 1
+        return connection
+
+    async def renew(self, dead: SmarthostConnection) -> SmarthostConnection:
+        """Lend a fresh connection in place of one that turned out dead, which is not to be given back then.
+
+        Raises SmarthostUnavailable; then the dead one still is to be given back.
+        """
+        dead.close()
+        connection = await self._open()
+        connection.transactions = 1
+        return connection
+
+    def give_back(self, connection: SmarthostConnection) -> None:
+        """Take back a connection: keep it if it is clean and not worn, else close it."""
+        loop = asyncio.get_running_loop()
+        seconds_left = connection.opened_at + MAX_AGE_SECONDS - loop.time()
+        worn = seconds_left <= 0 or connection.transactions >= MAX_TRANSACTIONS
+        if connection.is_clean and not worn and not self._closed:
+            seconds = min(self._settings.idle_timeout, seconds_left)
+            self._idle[connection] = loop.call_later(seconds, self._expire, connection)
+            self._free_place()
+            return
+        connection.quit()
+        connection.lost.add_done_callback(lambda _: self._free_place())
+
+    async def close(self) -> None:
+        """Close every idle connection, and each that is in use when it is given back; lend none any more."""
+        self._closed = True
+        leaving = list(self._idle)
+        for connection in leaving:
+            self._idle.pop(connection).cancel()
+            connection.quit()
+        if leaving:
+            await asyncio.wait([connection.lost for connection in leaving])
+
+    async def _take_place(self) -> None:
+        seconds = self._settings.connect_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            name = Endpoint(self._settings.host, self._settings.port)
+            busy = f"all {self._settings.max_connections} connections were in use for {seconds:g} s"
+            raise SmarthostUnavailable(f"smarthost {name}: {busy}") from None
+        self._borrowed += 1
+
+    def _free_place(self) -> None:
+        self._borrowed -= 1
+        self._places.release()
+
+    def _pop_idle(self) -> SmarthostConnection | None:
+        while self._idle:
+            connection, timer = self._idle.popitem()
+            timer.cancel()
+            if connection.is_clean:
+                return connection
+            connection.close()
+        return None
+
+    async def _open(self) -> SmarthostConnection:
+        self._refuse_if_closed()
+        return await open_connection(self._settings, self._hostname)
+
+    def _expire(self, connection: SmarthostConnection) -> None:
+        del self._idle[connection]
+        connection.quit()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise SmarthostUnavailable("the guard is shutting down and opens no connection to the smarthost")

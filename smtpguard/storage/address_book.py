@@ -1,0 +1,122 @@
+"""The address book: what is on record of each address, and the look-ups that every decision stands on."""
+
+import builtins
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from smtpguard.domain.audit import Act
+from smtpguard.domain.import_row import ImportRow
+from smtpguard.domain.mailbox import Mailbox
+from smtpguard.domain.standing import AddressFacts, AddressRecord, Flag, Standing, Voucher
+from smtpguard.errors import ActRefused, NotFound
+from smtpguard.storage.address_records import read_record, read_records
+from smtpguard.storage.audit_log import append_act
+from smtpguard.storage.database import FactsReader
+from smtpguard.storage.imports import import_chunk
+from smtpguard.storage.long_work import LongWork
+from smtpguard.storage.sightings import see_address, see_bindings
+from smtpguard.storage.tables import addresses, vouchers
+from smtpguard.storage.writer import Writer
+
+
+class AddressBook:
+    """The addresses, the customers that they are on record for, and who vouched for them."""
+
+    def __init__(self, reader: FactsReader, writer: Writer, long_work: LongWork) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._long_work = long_work
+
+    async def facts(
+        self, lookup_keys: Sequence[str], *, customer: str | None, now: datetime
+    ) -> dict[str, AddressFacts]:
+        """Return the facts of every address asked about; raises StoreUnavailable, within seconds."""
+        return await self._reader.facts(lookup_keys, customer=customer or "", now=now)
+
+    async def bind(self, lookup_keys: Sequence[str], *, customer: str, now: datetime) -> None:
+        """Put on record that these addresses stand in the records of a customer."""
+        seen = {(lookup_key, customer): now for lookup_key in lookup_keys}
+        await self._writer.write(lambda connection: see_bindings(connection, seen), durable=False)
+
+    async def verify(self, mailbox: Mailbox, voucher: Voucher, act: Act) -> None:
+        """Add a voucher; the address and its customer are on record from now on. A flag stays."""
+
+        def work(connection: Connection) -> None:
+            see_address(connection, mailbox, act.at)
+            if voucher.customer is not None:
+                see_bindings(connection, {(mailbox.lookup_key, voucher.customer): act.at})
+            connection.execute(insert(vouchers), _voucher_values(mailbox, voucher))
+            append_act(connection, act)
+
+        await self._writer.write(work, durable=True)
+
+    async def flag(self, mailbox: Mailbox, flag: Flag, act: Act) -> None:
+        """Flag an address; a newer flag takes the place of one that stands."""
+
+        def work(connection: Connection) -> None:
+            see_address(connection, mailbox, act.at)
+            values = {"flag_reason": flag.reason, "flag_since": flag.since, "flag_by": flag.by}
+            connection.execute(update(addresses).where(addresses.c.lookup_key == mailbox.lookup_key).values(values))
+            append_act(connection, act)
+
+        await self._writer.write(work, durable=True)
+
+    async def unflag(self, mailbox: Mailbox, act: Act) -> None:
+        """Take the flag off; raises NotFound, and ActRefused where there is no flag."""
+
+        def work(connection: Connection) -> None:
+            _take_flag_off(connection, mailbox)
+            append_act(connection, act)
+
+        await self._writer.write(work, durable=True)
+
+    async def record(self, lookup_key: str) -> AddressRecord:
+        """Return all that is on record of an address, which may be nothing."""
+        return await self._long_work.read(lambda connection: read_record(connection, lookup_key))
+
+    async def list(
+        self, *, limit: int, after: str | None, standing: Standing | None, now: datetime
+    ) -> builtins.list[AddressRecord]:
+        """Return the addresses behind the lookup key ``after``, in the order of their keys; ``limit`` 0: all.
+
+        ``standing`` is the one where no customer is asked about. Nothing that is listed is unknown.
+        """
+
+        def page(connection: Connection, after: str | None, rows: int) -> list[AddressRecord]:
+            return read_records(connection, after=after, rows=rows, standing=standing, now=now)
+
+        return await self._long_work.gather(page, limit=limit, after=after, cursor_of=lambda record: record.lookup_key)
+
+    async def import_rows(self, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
+        """Take over a chunk of an import in one transaction; the same chunk again changes nothing but ``last_seen``.
+
+        An import adds and flags, and never revokes nor unflags. Some thousands of rows are a good chunk.
+        """
+        await self._long_work.write(lambda connection: import_chunk(connection, rows, now=now, by=by))
+
+
+def _voucher_values(mailbox: Mailbox, voucher: Voucher) -> dict[str, Any]:
+    return {
+        "lookup_key": mailbox.lookup_key,
+        "customer": voucher.customer or "",
+        "method": voucher.method,
+        "verified_at": voucher.verified_at,
+        "verified_by": voucher.by,
+        "evidence": voucher.evidence,
+        "valid_until": voucher.valid_until,
+        "revoked_at": voucher.revoked_at,
+    }
+
+
+def _take_flag_off(connection: Connection, mailbox: Mailbox) -> None:
+    is_this = addresses.c.lookup_key == mailbox.lookup_key
+    no_flag = {"flag_reason": None, "flag_since": None, "flag_by": None}
+    flagged = update(addresses).where(is_this, addresses.c.flag_since.is_not(None))
+    if connection.execute(flagged.values(no_flag)).rowcount:
+        return
+    if connection.execute(select(addresses.c.lookup_key).where(is_this)).first() is None:
+        raise NotFound(f"{mailbox} is not on record")
+    raise ActRefused(f"{mailbox} is not flagged")

@@ -1,0 +1,48 @@
+"""What the two engines are told in different words, within a transaction."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import psycopg
+from sqlalchemy import Connection, Dialect, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import TypeEngine
+
+Insert = sqlite.Insert | postgresql.Insert
+
+
+def insert_into(connection: Connection, table: Table) -> Insert:
+    """Return an INSERT that has ON CONFLICT."""
+    return postgresql.insert(table) if _is_postgres(connection) else sqlite.insert(table)
+
+
+def lock(connection: Connection, number: int) -> None:
+    """Hold the lock of this number until the transaction ends, against all processes of the store.
+
+    SQLite has one lock only, and whoever writes holds it from the beginning.
+    """
+    if _is_postgres(connection):
+        connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+def storing(dialect: Dialect, kind: TypeEngine[Any]) -> Callable[[Any], Any]:
+    """Return what makes a value of this type into one that the driver takes, where no statement of ours does it."""
+    process = kind.dialect_impl(dialect).bind_processor(dialect)
+    return process or (lambda value: value)
+
+
+def fill(connection: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Put many rows into a table, the fastest way the driver has."""
+    driver_connection = connection.connection.driver_connection
+    if isinstance(driver_connection, psycopg.Connection):
+        with driver_connection.cursor() as cursor, cursor.copy(f"COPY {table.name} FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+    else:
+        places = ", ".join("?" * len(table.columns))
+        statement = f"INSERT INTO {table.name} VALUES ({places})"  # noqa: S608 - the name is ours
+        cast("Any", driver_connection).executemany(statement, rows)
+
+
+def _is_postgres(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"

@@ -1,0 +1,93 @@
+"""One chunk of an import: staged in a temporary table, and taken over from there in a few statements.
+
+The same chunk may come again and again. What an operator or a recipient decided stays: an import revokes nothing,
+takes no flag off, and does not renew what was revoked.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Boolean, Column, Connection, MetaData, Table, Text, bindparam, literal, select, update
+
+from smtpguard.domain.import_row import ImportRow
+from smtpguard.domain.standing import Standing
+from smtpguard.storage.dialects import fill, insert_into, storing
+from smtpguard.storage.sightings import upsert
+from smtpguard.storage.tables import IMPORT_METHOD, IS_IMPORT, Key, UtcDateTime, Words, addresses, bindings, vouchers
+
+_staged = Table(
+    "staged_rows",
+    MetaData(),
+    Column("lookup_key", Key),
+    Column("address", Text),
+    Column("is_first", Boolean),  # of its lookup key in the chunk
+    Column("customer", Key),
+    Column("verified_at", UtcDateTime),  # NULL: not verified
+    Column("source", Key),
+    prefixes=["TEMPORARY"],
+)
+
+
+def import_chunk(connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
+    """Take over these rows."""
+    _staged.create(connection)
+    fill(connection, _staged, _values(rows, now, stored=storing(connection.dialect, UtcDateTime())))
+    _see_addresses(connection, now)
+    _see_bindings(connection, now)
+    _add_vouchers(connection, by)
+    _staged.drop(connection)
+    _flag(connection, rows, now=now, by=by)
+
+
+def _values(rows: Sequence[ImportRow], now: datetime, *, stored: Callable[[Any], Any]) -> Iterator[tuple[Any, ...]]:
+    seen: set[str] = set()
+    for row in rows:
+        lookup_key = row.mailbox.lookup_key
+        is_first = lookup_key not in seen
+        seen.add(lookup_key)
+        verified_at = stored(row.verified_at or now) if row.standing is Standing.VERIFIED else None
+        yield lookup_key, row.mailbox.text, is_first, row.customer or "", verified_at, row.source
+
+
+def _see_addresses(connection: Connection, now: datetime) -> None:
+    at = literal(now, UtcDateTime)
+    staged = select(_staged.c.lookup_key, _staged.c.address, at, at).where(_staged.c.is_first)
+    columns = [addresses.c.lookup_key, addresses.c.address, addresses.c.first_seen, addresses.c.last_seen]
+    connection.execute(upsert(connection, addresses).from_select(columns, staged.order_by(_staged.c.lookup_key)))
+
+
+def _see_bindings(connection: Connection, now: datetime) -> None:
+    at = literal(now, UtcDateTime)
+    pair = (_staged.c.lookup_key, _staged.c.customer)
+    staged = select(*pair, at, at).where(_staged.c.customer != "").distinct().order_by(*pair)
+    columns = [bindings.c.lookup_key, bindings.c.customer, bindings.c.first_seen, bindings.c.last_seen]
+    connection.execute(upsert(connection, bindings).from_select(columns, staged))
+
+
+def _add_vouchers(connection: Connection, by: str) -> None:
+    values = {
+        vouchers.c.lookup_key: _staged.c.lookup_key,
+        vouchers.c.customer: _staged.c.customer,
+        vouchers.c.method: literal(IMPORT_METHOD),
+        vouchers.c.verified_at: _staged.c.verified_at,
+        vouchers.c.verified_by: literal(by, Words),
+        vouchers.c.evidence: _staged.c.source,
+    }
+    staged = select(*values.values()).where(_staged.c.verified_at.is_not(None)).order_by(_staged.c.lookup_key)
+    once = [vouchers.c.lookup_key, vouchers.c.customer, vouchers.c.evidence]
+    insert = insert_into(connection, vouchers).on_conflict_do_nothing(index_elements=once, index_where=IS_IMPORT)
+    connection.execute(insert.from_select(list(values), staged))
+
+
+def _flag(connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
+    """Flag where no flag stands; the first reason that a chunk gives is kept."""
+    flagged = [
+        {"key": row.mailbox.lookup_key, "reason": row.reason} for row in rows if row.standing is Standing.FLAGGED
+    ]
+    if flagged:
+        unflagged = update(addresses).where(
+            addresses.c.lookup_key == bindparam("key"), addresses.c.flag_since.is_(None)
+        )
+        flag = unflagged.values(flag_reason=bindparam("reason"), flag_since=now, flag_by=by)
+        connection.execute(flag, flagged)

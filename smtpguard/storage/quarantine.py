@@ -1,0 +1,208 @@
+"""The quarantine: messages that wait, what became of them, and their content for as long as it may be needed.
+
+The content of a transaction goes with the last of its messages that is open.
+"""
+
+import asyncio
+import builtins
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+
+from smtpguard.domain.audit import Act
+from smtpguard.domain.decision import Reason
+from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters, ReversePath
+from smtpguard.domain.mailbox import Mailbox
+from smtpguard.domain.quarantined import OPEN_STATES, MessageContent, QuarantinedMessage, QuarantineState
+from smtpguard.errors import ActRefused, NotFound, StoreError
+from smtpguard.storage.audit_log import append_act
+from smtpguard.storage.contents import pack, unpack
+from smtpguard.storage.long_work import LongWork
+from smtpguard.storage.mailboxes import stored_mailbox
+from smtpguard.storage.tables import message_contents, quarantined_messages
+from smtpguard.storage.writer import Writer
+
+_OPEN = [state.value for state in OPEN_STATES]
+
+
+class Quarantine:
+    """The messages that were kept back."""
+
+    def __init__(self, writer: Writer, long_work: LongWork) -> None:
+        self._writer = writer
+        self._long_work = long_work
+
+    async def keep(self, messages: Sequence[QuarantinedMessage], content: MessageContent) -> None:
+        """Keep a transaction's messages and their content; all is on disk when it returns.
+
+        Raises StoreFull and StoreUnavailable.
+        """
+        [transaction_id] = {message.transaction_id for message in messages}
+        packed = await asyncio.to_thread(pack, transaction_id, content)
+        rows = [_values(message) for message in messages]
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(message_contents), packed)
+            connection.execute(insert(quarantined_messages), rows)
+
+        await self._writer.write(work, durable=True)
+
+    async def take_back(self, transaction_id: str) -> int:
+        """Remove a transaction's messages that still wait, as if they had never been kept; return how many."""
+        waiting = delete(quarantined_messages).where(
+            quarantined_messages.c.transaction_id == transaction_id,
+            quarantined_messages.c.state == QuarantineState.QUARANTINED.value,
+        )
+
+        def work(connection: Connection) -> int:
+            _lock_content(connection, transaction_id)
+            removed = connection.execute(waiting).rowcount
+            _drop_content_of_closed(connection, transaction_id)
+            return removed
+
+        return await self._writer.write(work, durable=True)
+
+    async def get(self, message_id: str) -> QuarantinedMessage:
+        """Return one message; raises NotFound."""
+        return await self._long_work.read(lambda connection: _get(connection, message_id))
+
+    async def content(self, message_id: str) -> MessageContent:
+        """Return the content of a message.
+
+        Raises NotFound; ActRefused where the content is gone; StoreError where it is not what was kept.
+        """
+        row = await self._long_work.read(lambda connection: _content_row(connection, message_id))
+        return await asyncio.to_thread(unpack, row)
+
+    async def list(
+        self, *, limit: int, after: str | None, states: Collection[QuarantineState]
+    ) -> builtins.list[QuarantinedMessage]:
+        """Return the messages in these states behind the id ``after``, oldest first; ``limit`` 0: all."""
+        wanted = quarantined_messages.c.state.in_([state.value for state in states])
+
+        def page(connection: Connection, after: str | None, rows: int) -> list[QuarantinedMessage]:
+            behind = quarantined_messages.c.id > (after or "")
+            query = select(quarantined_messages).where(wanted, behind).order_by(quarantined_messages.c.id)
+            return [_message(row) for row in connection.execute(query.limit(rows))]
+
+        return await self._long_work.gather(page, limit=limit, after=after, cursor_of=lambda message: message.id)
+
+    async def move(self, message_id: str, *, expected: QuarantineState, to: QuarantineState, act: Act) -> None:
+        """Move a message from the expected state to another, with its act, on disk when it returns.
+
+        Of those who move it at once, one succeeds. Raises NotFound; ActRefused where the state is another one.
+        """
+
+        def work(connection: Connection) -> None:
+            message = _get(connection, message_id)
+            _lock_content(connection, message.transaction_id)
+            if not _moved(connection, message_id, expected=expected, to=to, act=act):
+                now = _state_in_words(_get(connection, message_id))
+                raise ActRefused(f"message {message_id} is {now}, not {expected.value}")
+            _drop_content_of_closed(connection, message.transaction_id)
+            append_act(connection, act)
+
+        await self._writer.write(work, durable=True)
+
+
+def _get(connection: Connection, message_id: str) -> QuarantinedMessage:
+    row = connection.execute(select(quarantined_messages).where(quarantined_messages.c.id == message_id)).first()
+    if row is None:
+        raise NotFound(f"there is no quarantined message {message_id}")
+    return _message(row)
+
+
+def _content_row(connection: Connection, message_id: str) -> Row[Any]:
+    message = _get(connection, message_id)
+    query = select(message_contents).where(message_contents.c.transaction_id == message.transaction_id)
+    row = connection.execute(query).first()
+    if row is not None:
+        return row
+    if message.state in OPEN_STATES:
+        raise StoreError(f"the content of message {message_id} is missing, though it is {message.state.value}")
+    raise ActRefused(f"the content of message {message_id} is gone: it is {_state_in_words(message)}")
+
+
+def _lock_content(connection: Connection, transaction_id: str) -> None:
+    """Let nobody else close messages of this transaction, so that the last one closed is seen to be the last."""
+    query = select(message_contents.c.transaction_id).where(message_contents.c.transaction_id == transaction_id)
+    connection.execute(query.with_for_update())
+
+
+def _moved(
+    connection: Connection, message_id: str, *, expected: QuarantineState, to: QuarantineState, act: Act
+) -> bool:
+    decided = (None, None, None) if to in OPEN_STATES else (act.at, act.actor, act.why)
+    values = dict(zip(("decided_at", "decided_by", "decided_why"), decided, strict=True))
+    as_expected = update(quarantined_messages).where(
+        quarantined_messages.c.id == message_id, quarantined_messages.c.state == expected.value
+    )
+    return connection.execute(as_expected.values(state=to.value, **values)).rowcount == 1
+
+
+def _drop_content_of_closed(connection: Connection, transaction_id: str) -> None:
+    is_open = exists().where(
+        quarantined_messages.c.transaction_id == transaction_id, quarantined_messages.c.state.in_(_OPEN)
+    )
+    connection.execute(delete(message_contents).where(message_contents.c.transaction_id == transaction_id, ~is_open))
+
+
+def _state_in_words(message: QuarantinedMessage) -> str:
+    decided = f", by {message.decided_by} at {message.decided_at:%Y-%m-%d %H:%M:%S} UTC" if message.decided_at else ""
+    return f"{message.state.value}{decided}"
+
+
+def _values(message: QuarantinedMessage) -> dict[str, Any]:
+    reverse_path = message.reverse_path if isinstance(message.reverse_path, Mailbox) else None
+    return {
+        "id": message.id,
+        "transaction_id": message.transaction_id,
+        "state": message.state.value,
+        "recipient": message.recipient.text,
+        "recipient_key": message.recipient.lookup_key,
+        "reverse_path": reverse_path.text if reverse_path else None,
+        "reverse_path_key": reverse_path.lookup_key if reverse_path else None,
+        "parameters": _parameter_values(message.parameters),
+        "application": message.application,
+        "customer": message.customer or "",
+        "reason": message.reason.value,
+        "received_at": message.received_at,
+        "subject": message.subject,
+        "size": message.size,
+        "decided_at": message.decided_at,
+        "decided_by": message.decided_by,
+        "decided_why": message.decided_why,
+    }
+
+
+def _message(row: Row[Any]) -> QuarantinedMessage:
+    return QuarantinedMessage(
+        id=row.id,
+        transaction_id=row.transaction_id,
+        state=QuarantineState(row.state),
+        recipient=stored_mailbox(row.recipient, row.recipient_key),
+        reverse_path=_reverse_path(row),
+        parameters=_parameters(row.parameters),
+        application=row.application,
+        customer=row.customer or None,
+        reason=Reason(row.reason),
+        received_at=row.received_at,
+        subject=row.subject,
+        size=row.size,
+        decided_at=row.decided_at,
+        decided_by=row.decided_by,
+        decided_why=row.decided_why,
+    )
+
+
+def _reverse_path(row: Row[Any]) -> ReversePath:
+    return NULL_REVERSE_PATH if row.reverse_path is None else stored_mailbox(row.reverse_path, row.reverse_path_key)
+
+
+def _parameter_values(parameters: MailParameters) -> dict[str, str]:
+    return {"body": parameters.body.value} if parameters.body else {}
+
+
+def _parameters(values: dict[str, str]) -> MailParameters:
+    return MailParameters(body=Body(values["body"]) if "body" in values else None)

@@ -1,0 +1,104 @@
+"""The schema of a store: which revision it has, and how it gets to that of this version.
+
+The migrations lie beside the package in a checkout and within it in a wheel, so that an installed smtpguard can
+upgrade its store.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from smtpguard.errors import SchemaMismatch
+from smtpguard.storage.database import Database, database_at
+from smtpguard.storage.driver_errors import translated
+
+
+def upgrade(url: str) -> None:
+    """Bring a store to the schema of this version; who comes at the same time waits.
+
+    Raises SchemaMismatch where a newer version has been there, and StoreUnavailable.
+    """
+    database = database_at(url)
+    database.create()
+    with locked(database) as connection:
+        _refuse_unknown(_revision(connection))
+        command.upgrade(migrations(connection), "head")
+
+
+def current_revision(url: str) -> str | None:
+    """Return the revision of a store, None of an empty one; raises StoreUnavailable."""
+    database = database_at(url)
+    if not database.exists:
+        return None
+    with _connected(database) as connection:
+        return _revision(connection)
+
+
+def head_revision() -> str:
+    """Return the revision of this version."""
+    return str(ScriptDirectory.from_config(migrations()).get_current_head())
+
+
+def check_revision(url: str) -> None:
+    """Raise SchemaMismatch, with what to do about it, where the schema of a store is not that of this version."""
+    revision, head = current_revision(url), head_revision()
+    _refuse_unknown(revision)
+    if revision != head:
+        found = f"the schema of the store is {revision}" if revision else "the store is empty"
+        raise SchemaMismatch(f"{found}, this version needs {head}: run `smtpguard db upgrade`")
+
+
+def is_embedded(url: str) -> bool:
+    """Whether the store is a file beside the process, which ``serve`` upgrades by itself."""
+    return database_at(url).is_embedded
+
+
+def migrations(connection: Connection | None = None) -> Config:
+    """Return Alembic's configuration, for a connection that has begun."""
+    config = Config()
+    config.set_main_option("script_location", str(_directory()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+@contextmanager
+def locked(database: Database) -> Iterator[Connection]:
+    """Begin a transaction that keeps every other upgrade out."""
+    with _connected(database, writes=True) as connection:
+        database.lock_schema(connection)
+        yield connection
+
+
+@contextmanager
+def _connected(database: Database, *, writes: bool = False) -> Iterator[Connection]:
+    engine = database.engine(connections=1, patient=True)
+    try:
+        with translated(), engine.execution_options(writes=writes).begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_unknown(revision: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(migrations()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaMismatch(
+            f"the schema of the store is {revision}, which a newer smtpguard has made: run that one, "
+            f"this version knows schemas up to {head_revision()}"
+        )
+
+
+def _directory() -> Path:
+    package = Path(__file__).parents[1]
+    within = package / "migrations"
+    return within if within.is_dir() else package.parent / "migrations"

@@ -1,0 +1,55 @@
+"""The store, opened: the address book, the quarantine, the ledger and the audit log of one database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from smtpguard.errors import StoreUnavailable
+from smtpguard.storage.address_book import AddressBook
+from smtpguard.storage.audit_log import AuditLog
+from smtpguard.storage.database import Database, database_at
+from smtpguard.storage.ledger import Ledger
+from smtpguard.storage.long_work import LongWork
+from smtpguard.storage.quarantine import Quarantine
+from smtpguard.storage.schema import check_revision
+from smtpguard.storage.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What the guard remembers."""
+
+    address_book: AddressBook
+    quarantine: Quarantine
+    ledger: Ledger
+    audit_log: AuditLog
+
+
+@asynccontextmanager
+async def open_store(url: str) -> AsyncIterator[Store]:
+    """Open a store; on leaving, what was handed in is finished.
+
+    Raises SchemaMismatch; StoreUnavailable, also where a commit would not be on disk when it returns.
+    """
+    database = database_at(url)
+    await asyncio.to_thread(check_revision, url)
+    async with AsyncExitStack() as stack:
+        long_work = LongWork(database)
+        stack.push_async_callback(long_work.close)
+        writer = Writer(database)
+        stack.push_async_callback(writer.close)
+        await _verify_durability(writer, database)
+        reader = await database.reader()
+        stack.push_async_callback(reader.close)
+        yield Store(
+            address_book=AddressBook(reader, writer, long_work),
+            quarantine=Quarantine(writer, long_work),
+            ledger=Ledger(writer, long_work),
+            audit_log=AuditLog(writer, long_work),
+        )
+
+
+async def _verify_durability(writer: Writer, database: Database) -> None:
+    if problem := await writer.write(database.durability_problem, durable=True):
+        raise StoreUnavailable(problem)

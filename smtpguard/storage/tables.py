@@ -1,0 +1,206 @@
+"""The tables of the store.
+
+An absent customer is ``''`` in a table and None in the domain. Every time is UTC to the microsecond. Keys compare byte
+by byte on both engines, so that no locale decides which address is which.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+IMPORT_METHOD = "import"
+"""The method of a voucher that an import brought; one an address, customer and source."""
+IS_IMPORT = text(f"method = '{IMPORT_METHOD}'")
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time, kept in UTC; SQLite, which knows no zones, gets text that sorts by time."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a time without a zone."""
+        del dialect
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give SQLite's time its zone back."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def storable(words: str) -> str:
+    """Replace what no engine can keep as text, NUL and lone surrogates, by U+FFFD."""
+    return words.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Words(TypeDecorator[str]):
+    """Text from outside that is only shown to people: an odd character in it must not keep a message out."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Make it storable."""
+        del dialect
+        return None if value is None else storable(value)
+
+
+Key = Text().with_variant(Text(collation="C"), "postgresql")
+Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only where it says INTEGER
+
+addresses = Table(
+    "addresses",
+    metadata,
+    Column("lookup_key", Key, primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("flag_reason", Words),
+    Column("flag_since", UtcDateTime),
+    Column("flag_by", Words),
+    Column("first_seen", UtcDateTime, nullable=False),
+    Column("last_seen", UtcDateTime, nullable=False),
+    Index(
+        "ix_addresses_flagged",
+        "lookup_key",
+        sqlite_where=text("flag_since IS NOT NULL"),
+        postgresql_where=text("flag_since IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+bindings = Table(
+    "bindings",
+    metadata,
+    Column("lookup_key", Key, primary_key=True),
+    Column("customer", Key, primary_key=True),
+    Column("first_seen", UtcDateTime, nullable=False),
+    Column("last_seen", UtcDateTime, nullable=False),
+    CheckConstraint("customer <> ''", name="customer_named"),
+    sqlite_with_rowid=False,
+)
+
+vouchers = Table(
+    "vouchers",
+    metadata,
+    Column("id", Number, Identity(), primary_key=True),
+    Column("lookup_key", Key, ForeignKey("addresses.lookup_key"), nullable=False),
+    Column("customer", Key, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("verified_at", UtcDateTime, nullable=False),
+    Column("verified_by", Words, nullable=False),
+    Column("evidence", Key, nullable=False),
+    Column("valid_until", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Index("ix_vouchers_lookup_key", "lookup_key", "customer"),
+    Index(
+        "uq_vouchers_import",
+        "lookup_key",
+        "customer",
+        "evidence",
+        unique=True,
+        sqlite_where=IS_IMPORT,
+        postgresql_where=IS_IMPORT,
+    ),
+)
+
+quarantined_messages = Table(
+    "quarantined_messages",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("transaction_id", Key, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("recipient_key", Key, nullable=False),
+    Column("reverse_path", Text),
+    Column("reverse_path_key", Key),
+    Column("parameters", JSON, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("customer", Key, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("subject", Words, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("decided_at", UtcDateTime),
+    Column("decided_by", Words),
+    Column("decided_why", Words),
+    Index("ix_quarantined_messages_state", "state", "id"),
+    Index("ix_quarantined_messages_transaction_id", "transaction_id"),
+)
+
+message_contents = Table(
+    "message_contents",
+    metadata,
+    Column("transaction_id", Key, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("subject", Words, nullable=False),
+    Column("sender", Words, nullable=False),
+    Column("date", Words, nullable=False),
+    Column("message_id", Words, nullable=False),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Number, Identity(), primary_key=True),
+    Column("transaction_id", Key, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("recipient_key", Key, nullable=False),
+    Column("customer", Key, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("would_be", Text),
+    Column("smarthost_reply", Words, nullable=False),
+    Column("message_id", Words, nullable=False),
+    Column("subject_digest", Text, nullable=False),
+    Index("ix_ledger_at", "at"),
+    Index("ix_ledger_recipient_key", "recipient_key", "id"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Number, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)

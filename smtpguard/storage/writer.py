@@ -1,0 +1,81 @@
+"""The writer: one connection and one thread, where writes that arrive together are one transaction (group commit).
+
+The transaction is durable as soon as one of its writes is. Nobody is told that a write was done before it is committed;
+where the outcome of a commit is not known, it is StoreUnavailable.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from smtpguard.errors import StoreError, StoreUnavailable
+from smtpguard.storage.database import Database
+from smtpguard.storage.driver_errors import translated
+from smtpguard.storage.line import Line, LineFailed
+
+WRITE_SECONDS = 30
+"""How long a write may take in all, waiting included; whether it was done is not known after that."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    work: Callable[[Connection], Any]
+    durable: bool
+
+
+class Writer:
+    """All short writes of a store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._engine = database.engine(connections=1).execution_options(writes=True)
+        self._line = Line("smtpguard-writer", self._commit)
+
+    async def write(self, work: Callable[[Connection], T], *, durable: bool) -> T:
+        """Run ``work`` in a transaction and return what it returns, once it is committed.
+
+        ``work`` may run twice, the first time in vain, and never on the event loop's thread. Raises what it raises;
+        StoreFull and StoreUnavailable.
+        """
+        try:
+            return cast("T", await self._line.ask(_Write(work, durable), seconds=WRITE_SECONDS))
+        except TimeoutError:
+            raise StoreUnavailable(f"the store did not answer a write within {WRITE_SECONDS} s") from None
+
+    async def close(self) -> None:
+        """Finish what was handed in, and disconnect."""
+        await self._line.close()
+        self._engine.dispose()
+
+    def _commit(self, writes: Sequence[_Write]) -> list[Any]:
+        with translated(), self._begun(durable=any(write.durable for write in writes)) as connection:
+            results = [write.work(connection) for write in writes]
+            _commit(connection)
+            return results
+
+    @contextmanager
+    def _begun(self, *, durable: bool) -> Iterator[Connection]:
+        """A transaction; LineFailed where the store does not let one begin."""
+        with ExitStack() as stack:
+            try:
+                with translated():
+                    connection = stack.enter_context(self._engine.connect())
+                    self._database.begin(connection, durable=durable)
+            except StoreError as error:
+                raise LineFailed(str(error)) from error
+            yield connection
+
+
+def _commit(connection: Connection) -> None:
+    try:
+        connection.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise LineFailed("the store was lost at the commit: whether it was written is not known") from error
+        raise

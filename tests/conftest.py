@@ -1,0 +1,59 @@
+"""Fixtures that every folder needs: an environment without settings, and stores on both engines."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from smtpguard.settings import ENVIRONMENT_PREFIX
+from smtpguard.storage import Store, open_store
+from tests.support.databases import PostgresServer, new_sqlite_store, new_sqlite_template, postgres_server
+
+for variable in [name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX)]:
+    del os.environ[variable]  # before a test, and before a process that a test starts, can read it
+
+
+@pytest.fixture(scope="session", name="postgres_server")
+def _postgres_server() -> Iterator[PostgresServer]:
+    """The server of this process. Do not stop it: other tests use it too."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[PostgresServer]:
+    """A server for this test alone, to stop, kill and start."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory) -> Path:
+    """A migrated SQLite file, to copy from."""
+    return new_sqlite_template(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template, tmp_path) -> str:
+    """A migrated store of this test's own, in a SQLite file."""
+    return new_sqlite_store(tmp_path, sqlite_template)
+
+
+@pytest.fixture
+def postgres_url(postgres_server) -> str:
+    """A migrated store of this test's own, on PostgreSQL."""
+    return postgres_server.new_store()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request) -> str:
+    """A migrated store of this test's own; the test runs on each engine."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+
+
+@pytest.fixture
+async def store(store_url) -> AsyncIterator[Store]:
+    """An open store; the test runs on each engine."""
+    async with open_store(store_url) as store:
+        yield store

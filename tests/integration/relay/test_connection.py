@@ -1,0 +1,68 @@
+"""One connection: its socket, its memory, its end."""
+
+import asyncio
+import socket
+import tracemalloc
+
+import pytest
+
+from smtpguard.errors import SmarthostUnavailable
+from smtpguard.relay.connection import UPLOAD_SLICE_OCTETS, SmarthostConnection
+from tests.integration.relay.deliveries import ALICE, begin
+from tests.support.scripted_smarthost import ScriptedSmarthost, stall
+
+
+async def test_small_packets_go_out_at_once(relay_to) -> None:
+    async with ScriptedSmarthost() as scripted:
+        transaction = begin(relay_to(scripted))
+        await transaction.rcpt([ALICE])
+        connection = transaction._connection
+        assert connection is not None
+        assert connection._transport is not None
+        own = connection._transport.get_extra_info("socket")
+
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await transaction.abort()
+
+
+async def test_closed_while_it_connects() -> None:
+    async with ScriptedSmarthost() as scripted:
+        connection = SmarthostConnection("smarthost")
+        connection.close()
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: connection, scripted.host, scripted.port)
+        await connection.lost
+
+        assert not connection.is_clean
+        with pytest.raises(SmarthostUnavailable, match="closed by the guard"):
+            connection.write(b"NOOP\r\n", replies=1)
+
+
+@pytest.mark.parametrize("slice_octets", [UPLOAD_SLICE_OCTETS, 30_000_000])
+async def test_a_blocked_upload_ends(relay_to, monkeypatch, slice_octets: int) -> None:
+    """In the middle as well as in the last slice."""
+    monkeypatch.setattr("smtpguard.relay.connection.UPLOAD_SLICE_OCTETS", slice_octets)
+    async with ScriptedSmarthost(body={0: stall()}, receive_buffer=65536) as scripted:
+        smarthost = relay_to(scripted, block_timeout=0.05)
+        transaction = begin(smarthost)
+        await transaction.rcpt([ALICE])
+        with pytest.raises(SmarthostUnavailable, match=r"took no octet for 0\.05 s"):
+            await transaction.send_body(b"x" * 20_000_000 + b"\r\n")
+
+        assert smarthost._pool.idle == 0
+
+
+async def test_a_blocked_upload_copies_no_more_than_a_slice(relay_to) -> None:
+    wire = b"x" * 20_000_000 + b"\r\n"
+    async with ScriptedSmarthost(body={0: stall()}, receive_buffer=65536) as scripted:
+        transaction = begin(relay_to(scripted, block_timeout=0.05))
+        await transaction.rcpt([ALICE])
+        tracemalloc.start()
+        try:
+            with pytest.raises(SmarthostUnavailable):
+                await transaction.send_body(wire)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert peak < 4 * UPLOAD_SLICE_OCTETS

@@ -1,0 +1,1 @@
+async def test_x(store): assert await store.audit_log.verify() is None
