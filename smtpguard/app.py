@@ -3,10 +3,11 @@
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import smtpguard
 from smtpguard.domain.application import Application
@@ -19,6 +20,9 @@ from smtpguard.settings import Endpoint, Settings, masked_url
 from smtpguard.smtp.listener import SmtpServer
 from smtpguard.storage import Store, current_revision, head_revision, is_embedded, open_store, upgrade
 from smtpguard.telemetry import Event, Logger, get_logger
+
+LAST_SECONDS = 1.0
+"""For what is only being written down when the sessions have ended."""
 
 
 def clock() -> datetime:
@@ -64,11 +68,9 @@ async def running_guard(settings: Settings) -> AsyncIterator[tuple[Endpoint, ...
     async with open_store(settings.store.url) as store:
         smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with _tasks() as spawn:
                 acceptor = Acceptor(store, smarthost, settings.smtp.hostname, clock, new_transaction_id, logger)
-                server = SmtpServer(
-                    settings.smtp, applications(settings), acceptor, spawn=tasks.create_task, logger=logger
-                )
+                server = SmtpServer(settings.smtp, applications(settings), acceptor, spawn=spawn, logger=logger)
                 await server.start()
                 try:
                     yield server.endpoints
@@ -103,6 +105,27 @@ def applications(settings: Settings) -> tuple[Application, ...]:
     return tuple(
         Application(each.name, each.networks, settings.policy.policy(each)) for each in settings.applications()
     )
+
+
+@asynccontextmanager
+async def _tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
+    """Give a way to start tasks; at the end of the block those that remain get LAST_SECONDS, and are cancelled then."""
+    started: set[asyncio.Task[Any]] = set()
+    async with asyncio.TaskGroup() as group:
+
+        def spawn(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+            task = group.create_task(work)
+            started.add(task)
+            task.add_done_callback(started.discard)
+            return task
+
+        try:
+            yield spawn
+        finally:
+            if started:
+                _, late = await asyncio.wait(started, timeout=LAST_SECONDS)
+                for task in late:
+                    task.cancel()
 
 
 def _upgrade_embedded(url: str, logger: Logger) -> None:

@@ -23,6 +23,7 @@ class Event(StrEnum):
     SESSION_TIMED_OUT = "session-timed-out"
     SESSION_FAILED = "session-failed"
     TRANSACTION_ENDED = "transaction-ended"
+    TRANSACTION_CUT_OFF = "transaction-cut-off"
     TRANSACTION_FAILED = "transaction-failed"
     LEDGER_FAILED = "ledger-failed"
     TAKE_BACK_FAILED = "take-back-failed"

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from smtpguard.cli.common import AsJson, By, at_desks, fail
-from smtpguard.cli.output import note, print_json, say
+from smtpguard.cli.output import one_line, print_json, say
 from smtpguard.errors import ActRefused
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def import_(
                 clock=desks.clock,
                 by=by,
                 name=file,
-                on_rejected=lambda row: _report(file, row),
+                on_rejected=lambda row: _report(progress.console, file, row),
                 on_imported=lambda _: progress.update(task, completed=lines.octets),
             )
 
@@ -97,8 +98,9 @@ def _conclude(report: "ImportReport", *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _report(file: str, row: "RejectedRow") -> None:
-    note(f"{file}:{row.line}: {row.why}")
+def _report(console: Console, file: str, row: "RejectedRow") -> None:
+    """Print in one piece, above the progress bar where there is one."""
+    console.print(Text(one_line(f"{file}:{row.line}: {row.why}")), soft_wrap=True)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ acknowledged by the smarthost or durably in quarantine. Whatever goes wrong befo
 application responsible; nothing goes wrong into a relay.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -133,6 +134,9 @@ class Transaction:
             ended = await self._carry_out(wire, client_gone)
         except Exception as error:  # noqa: BLE001 - whatever it is, the application remains responsible
             ended = self._explain(error)
+        except asyncio.CancelledError:
+            self._log(Event.TRANSACTION_CUT_OFF, _Ended(R451_ABORTED, Outcome.CUT_OFF))
+            raise
         finally:
             await self._relay.abort()
         self.record.client_gone = client_gone()
@@ -329,8 +333,11 @@ class Transaction:
                 await self._store.ledger.record(entries)
             except StoreError as error:
                 self._acceptor.logger.error(Event.LEDGER_FAILED, transaction=self.id, error=str(error))
-        fields = self.record.log_fields(ended.outcome, ended.reply, now)
-        self._acceptor.logger.info(Event.TRANSACTION_ENDED, **fields)
+        self._log(Event.TRANSACTION_ENDED, ended)
+
+    def _log(self, event: Event, ended: _Ended) -> None:
+        fields = self.record.log_fields(ended.outcome, ended.reply, self._acceptor.clock())
+        self._acceptor.logger.info(event, **fields)
 
 
 def _checked_fields(wire: bytearray) -> tuple[Field, ...]:

@@ -32,8 +32,13 @@ class Outcome(Enum):
     """The application was gone before the final dot: nothing is left."""
     ABORTED = "aborted"
     """No end of data: RSET, QUIT, a time-out, or a lost session."""
+    CUT_OFF = "cut-off"
+    """The guard had to stop before the end was known: maybe delivered, maybe in quarantine; nobody heard a 250."""
     FAILED = "failed"
     """An error of the guard; the application was told to try again."""
+
+
+_UNHEARD = frozenset({Outcome.ABORTED, Outcome.CLIENT_GONE, Outcome.CUT_OFF})
 
 
 @dataclass(slots=True)
@@ -101,7 +106,7 @@ class TransactionRecord:
             "application": self.origin.application.name,
             "peer": self.origin.peer,
             "outcome": outcome.value,
-            "reply": str(reply) if outcome not in {Outcome.ABORTED, Outcome.CLIENT_GONE} else None,
+            "reply": str(reply) if outcome not in _UNHEARD else None,
             "reverse_path": str(self.reverse_path),
             "customer": self.customer,
             "message_id": self._message_id or None,

@@ -4,17 +4,18 @@ import re
 
 import pytest
 
-from tests.support.command_line import OPERATOR, CommandLine
+from tests.support.command_line import ON_BOTH_ENGINES, OPERATOR, CommandLine
 
 KUNDE, ANNA = "kunde@webmail.test", "anna@mail.example"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 @pytest.fixture
-def smtpguard(store_url) -> CommandLine:
-    return CommandLine(store_url)
+def smtpguard(request) -> CommandLine:
+    return CommandLine(request.getfixturevalue(getattr(request, "param", "sqlite_url")))
 
 
+@ON_BOTH_ENGINES
 async def test_verify_flag_unflag(smtpguard):
     """A flag wins over the voucher and does not erase it."""
     verified = await smtpguard("address", "verify", ANNA, "--customer", "C-1", "--reason", "letter of 3 May")
@@ -92,6 +93,7 @@ async def test_show_for_people(smtpguard):
     assert re.search(r"^Customer +C-1, ", shown, re.MULTILINE)
 
 
+@ON_BOTH_ENGINES
 async def test_list(smtpguard):
     rows = "".join(
         f"{address},{standing},{customer}\n"

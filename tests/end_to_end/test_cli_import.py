@@ -7,15 +7,15 @@ import re
 
 import pytest
 
-from tests.support.command_line import OPERATOR, CommandLine
+from tests.support.command_line import ON_BOTH_ENGINES, OPERATOR, CommandLine
 from tests.support.process import SMTPGUARD, clean_environment
 
 ROWS = 10_000
 
 
 @pytest.fixture
-def smtpguard(store_url) -> CommandLine:
-    return CommandLine(store_url)
+def smtpguard(request) -> CommandLine:
+    return CommandLine(request.getfixturevalue(getattr(request, "param", "sqlite_url")))
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def addresses(tmp_path):
     return file
 
 
+@ON_BOTH_ENGINES
 async def test_ten_thousand_rows_with_three_bad_ones(smtpguard, addresses):
     ended = await smtpguard("address", "import", str(addresses))
     again = await smtpguard("address", "import", str(addresses), "--json")

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from smtpguard.domain.envelope import NULL_REVERSE_PATH
-from tests.support.command_line import BODY, OPERATOR, CommandLine
+from tests.support.command_line import BODY, ON_BOTH_ENGINES, OPERATOR, CommandLine
 from tests.support.process import SMTPGUARD, clean_environment
 from tests.support.scripted_smarthost import ScriptedSmarthost, drop, hang, refuse
 
@@ -22,24 +22,20 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 @pytest.fixture
-def smtpguard(store_url) -> CommandLine:
-    return CommandLine(store_url)
-
-
-@pytest.fixture
 async def smarthost():
     async with ScriptedSmarthost() as running:
         yield running
 
 
 @pytest.fixture
-def with_smarthost(store_url, smarthost) -> CommandLine:
-    return CommandLine(store_url, smarthost.port)
+def smtpguard(request, smarthost) -> CommandLine:
+    return CommandLine(request.getfixturevalue(getattr(request, "param", "sqlite_url")), smarthost.port)
 
 
 # list
 
 
+@ON_BOTH_ENGINES
 async def test_list_as_json(smtpguard):
     (message_id,) = await smtpguard.keep(KUNDE)
 
@@ -84,7 +80,7 @@ async def test_subject_of_a_stranger_is_only_text(smtpguard):
     (message_id,) = await smtpguard.keep(KUNDE, subject=subject)
 
     for arguments in (["list"], ["show", message_id], ["list", "--json"], ["show", message_id, "--json"]):
-        out = (await smtpguard("quarantine", *arguments, FORCE_COLOR="1")).out
+        out = (await smtpguard("quarantine", *arguments, FORCE_COLOR="1", COLUMNS="300")).out
         assert [part for part in ("\x1b]", "\x1b[2J", "\x07", "\u202e") if part in out] == []
         assert "[bold red]pay[/] [link=http://x.test]here[/link]" in out
 
@@ -103,6 +99,7 @@ async def test_nothing_in_quarantine(smtpguard):
         assert (listed.code, listed.out, listed.err) == (0, "", "nothing to list\n")
 
 
+@ON_BOTH_ENGINES
 async def test_pages(smtpguard):
     message_ids = await smtpguard.keep(*(f"user{number:02}@mail.example" for number in range(60)))
     message_ids.sort()
@@ -119,13 +116,14 @@ async def test_pages(smtpguard):
     assert [row["id"] for row in one.rows] == [message_ids[4]]
 
 
-async def test_list_is_what_is_open_unless_asked(with_smarthost):
-    first, second, third = await with_smarthost.keep(KUNDE, XYZ, ANNA)
-    await with_smarthost("quarantine", "release", first, "--reason", "x")
-    await with_smarthost("quarantine", "discard", second, "--reason", "x")
+@ON_BOTH_ENGINES
+async def test_list_is_what_is_open_unless_asked(smtpguard):
+    first, second, third = await smtpguard.keep(KUNDE, XYZ, ANNA)
+    await smtpguard("quarantine", "release", first, "--reason", "x")
+    await smtpguard("quarantine", "discard", second, "--reason", "x")
 
     async def listed(*arguments: str) -> list[str]:
-        return [row["id"] for row in (await with_smarthost("quarantine", "list", "--json", *arguments)).rows]
+        return [row["id"] for row in (await smtpguard("quarantine", "list", "--json", *arguments)).rows]
 
     assert await listed() == [third]
     assert await listed("--all") == [first, second, third]
@@ -174,6 +172,7 @@ async def test_show_as_json(smtpguard):
     assert (row["id"], row["from"]) == (message_id, "Billing <billing@shop.example>")
 
 
+@ON_BOTH_ENGINES
 async def test_content_is_byte_for_byte(smtpguard):
     message = b"Subject: \xff\x00\r\n\r\n.dot\r\n\x1b[31m\r\n" + bytes(range(256)) + b"\r\n"
     (message_id,) = await smtpguard.keep(KUNDE, message=message)
@@ -229,6 +228,7 @@ async def test_discard_removes_the_content(smtpguard):
     assert content.err.startswith(f"smtpguard: the content of message {message_id} is gone")
 
 
+@ON_BOTH_ENGINES
 async def test_each_id_gets_a_line(smtpguard):
     first, second, third = await smtpguard.keep(KUNDE, XYZ, ANNA)
     await smtpguard("quarantine", "discard", second, "--reason", "x")
@@ -244,28 +244,30 @@ async def test_each_id_gets_a_line(smtpguard):
 # release
 
 
-async def test_release_sends_to_the_one_recipient(with_smarthost, smarthost):
-    first, second = await with_smarthost.keep(KUNDE, XYZ)
-    ended = await with_smarthost("quarantine", "release", first, "--reason", "confirmed by telephone")
+@ON_BOTH_ENGINES
+async def test_release_sends_to_the_one_recipient(smtpguard, smarthost):
+    first, second = await smtpguard.keep(KUNDE, XYZ)
+    ended = await smtpguard("quarantine", "release", first, "--reason", "confirmed by telephone")
 
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == f"{first}: released: 250 2.0.0 queued as 1\n"
     (message,) = smarthost.messages
     assert (message.recipients, message.message) == ([KUNDE], BODY)
-    assert await with_smarthost.states() == {first: "released", second: "quarantined"}
+    assert await smtpguard.states() == {first: "released", second: "quarantined"}
 
 
-async def test_release_of_what_is_released(with_smarthost, smarthost):
-    (message_id,) = await with_smarthost.keep(KUNDE)
-    await with_smarthost("quarantine", "release", message_id, "--reason", "x")
-    again = await with_smarthost("quarantine", "release", message_id, "--reason", "x")
+async def test_release_of_what_is_released(smtpguard, smarthost):
+    (message_id,) = await smtpguard.keep(KUNDE)
+    await smtpguard("quarantine", "release", message_id, "--reason", "x")
+    again = await smtpguard("quarantine", "release", message_id, "--reason", "x")
 
     assert (again.code, again.out) == (1, "")
     assert again.err.startswith(f"smtpguard: message {message_id} is released, by {OPERATOR} at ")
     assert len(smarthost.messages) == 1
 
 
-async def test_smarthost_that_is_down_leaves_it_waiting(smtpguard):
+async def test_smarthost_that_is_down_leaves_it_waiting(smtpguard, smarthost):
+    await smarthost.stop()
     first, second = await smtpguard.keep(KUNDE, XYZ)
     ended = await smtpguard("quarantine", "release", first, second, "--reason", "x")
 
@@ -274,23 +276,24 @@ async def test_smarthost_that_is_down_leaves_it_waiting(smtpguard):
     assert await smtpguard.states() == {first: "quarantined", second: "quarantined"}
 
 
-async def test_smarthost_that_refuses_leaves_it_waiting(with_smarthost, smarthost):
+async def test_smarthost_that_refuses_leaves_it_waiting(smtpguard, smarthost):
     smarthost.rcpt = {KUNDE: refuse(550, "5.1.1 \x1b[31mno such user")}
-    first, second = await with_smarthost.keep(KUNDE, XYZ)
-    ended = await with_smarthost("quarantine", "release", first, second, "--reason", "x")
+    first, second = await smtpguard.keep(KUNDE, XYZ)
+    ended = await smtpguard("quarantine", "release", first, second, "--reason", "x")
 
     assert ended.code == 1
     assert ended.err.startswith(f"smtpguard: {first}: the smarthost refused it: 550 5.1.1 ")
     assert "\x1b" not in ended.err
     assert ended.out.startswith(f"{second}: released: ")
-    assert await with_smarthost.states() == {first: "quarantined", second: "released"}
+    assert await smtpguard.states() == {first: "quarantined", second: "released"}
 
 
-async def test_flagged_recipient_is_refused(with_smarthost, smarthost):
-    (message_id,) = await with_smarthost.keep(KUNDE)
-    await with_smarthost("address", "flag", KUNDE, "--reason", "a stranger complained")
-    refused = await with_smarthost("quarantine", "release", message_id, "--reason", "x")
-    despite = await with_smarthost("quarantine", "release", message_id, "--reason", "x", "--despite-flag")
+@ON_BOTH_ENGINES
+async def test_flagged_recipient_is_refused(smtpguard, smarthost):
+    (message_id,) = await smtpguard.keep(KUNDE)
+    await smtpguard("address", "flag", KUNDE, "--reason", "a stranger complained")
+    refused = await smtpguard("quarantine", "release", message_id, "--reason", "x")
+    despite = await smtpguard("quarantine", "release", message_id, "--reason", "x", "--despite-flag")
 
     assert (refused.code, refused.out) == (1, "")
     assert refused.err == f"smtpguard: {message_id}: {KUNDE} is flagged; see --despite-flag\n"
@@ -298,10 +301,11 @@ async def test_flagged_recipient_is_refused(with_smarthost, smarthost):
     assert [message.recipients for message in smarthost.messages] == [[KUNDE]]
 
 
-async def test_two_operators_at_once_release_once(with_smarthost, smarthost):
-    message_ids = await with_smarthost.keep(KUNDE, XYZ, ANNA)
+@ON_BOTH_ENGINES
+async def test_two_operators_at_once_release_once(smtpguard, smarthost):
+    message_ids = await smtpguard.keep(KUNDE, XYZ, ANNA)
     ended = await asyncio.gather(
-        *(with_smarthost("quarantine", "release", *message_ids, "--reason", "x", "--by", who) for who in ("a", "b"))
+        *(smtpguard("quarantine", "release", *message_ids, "--reason", "x", "--by", who) for who in ("a", "b"))
     )
 
     released = sorted(line.partition(":")[0] for each in ended for line in each.out.splitlines())
@@ -313,14 +317,14 @@ async def test_two_operators_at_once_release_once(with_smarthost, smarthost):
 # maybe-sent
 
 
-async def test_release_that_lost_the_smarthost_is_maybe_sent(with_smarthost, smarthost):
+async def test_release_that_lost_the_smarthost_is_maybe_sent(smtpguard, smarthost):
     smarthost.dot = drop()
-    (message_id,) = await with_smarthost.keep(KUNDE)
-    ended = await with_smarthost("quarantine", "release", message_id, "--reason", "x")
+    (message_id,) = await smtpguard.keep(KUNDE)
+    ended = await smtpguard("quarantine", "release", message_id, "--reason", "x")
 
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith(f"smtpguard: {message_id} is maybe sent, settle it: ")
-    assert await with_smarthost.states() == {message_id: "maybe-sent"}
+    assert await smtpguard.states() == {message_id: "maybe-sent"}
 
 
 async def killed_at_the_dot(smtpguard: CommandLine, smarthost: ScriptedSmarthost, number: int) -> tuple[str, str]:
@@ -339,38 +343,41 @@ async def killed_at_the_dot(smtpguard: CommandLine, smarthost: ScriptedSmarthost
     return message_id, err.decode()
 
 
-async def test_killed_release_is_settled_as_not_sent_and_released(with_smarthost, smarthost):
-    message_id, _ = await killed_at_the_dot(with_smarthost, smarthost, signal.SIGKILL)
-    listed = (await with_smarthost("quarantine", "list", "--json")).row
-    again = await with_smarthost("quarantine", "release", message_id, "--reason", "x")
-    discarded = await with_smarthost("quarantine", "discard", message_id, "--reason", "x")
-    settled = await with_smarthost("quarantine", "settle", message_id, "--not-sent", "--reason", "not in its log")
-    released = await with_smarthost("quarantine", "release", message_id, "--reason", "x")
+@ON_BOTH_ENGINES
+async def test_killed_release_is_settled_as_not_sent_and_released(smtpguard, smarthost):
+    message_id, _ = await killed_at_the_dot(smtpguard, smarthost, signal.SIGKILL)
+    listed = (await smtpguard("quarantine", "list", "--json")).row
+    again = await smtpguard("quarantine", "release", message_id, "--reason", "x")
+    discarded = await smtpguard("quarantine", "discard", message_id, "--reason", "x")
+    settled = await smtpguard("quarantine", "settle", message_id, "--not-sent", "--reason", "not in its log")
+    released = await smtpguard("quarantine", "release", message_id, "--reason", "x")
 
     assert (listed["id"], listed["state"]) == (message_id, "maybe-sent")
     assert (again.code, discarded.code) == (1, 1)
     assert again.err == f"smtpguard: message {message_id} is maybe-sent, not quarantined\n"
     assert (settled.code, settled.out, settled.err) == (0, f"{message_id}: quarantined\n", "")
     assert released.code == 0
-    assert await with_smarthost.states() == {message_id: "released"}
+    assert await smtpguard.states() == {message_id: "released"}
 
 
-async def test_killed_release_is_settled_as_sent(with_smarthost, smarthost):
-    message_id, _ = await killed_at_the_dot(with_smarthost, smarthost, signal.SIGKILL)
-    settled = await with_smarthost("quarantine", "settle", message_id, "--sent", "--reason", "it is in its log")
-    again = await with_smarthost("quarantine", "settle", message_id, "--sent", "--reason", "x")
+async def test_killed_release_is_settled_as_sent(smtpguard, smarthost):
+    message_id, _ = await killed_at_the_dot(smtpguard, smarthost, signal.SIGKILL)
+    settled = await smtpguard("quarantine", "settle", message_id, "--sent", "--reason", "it is in its log")
+    again = await smtpguard("quarantine", "settle", message_id, "--sent", "--reason", "x")
 
     assert (settled.code, settled.out) == (0, f"{message_id}: released\n")
     assert again.code == 1
-    assert await with_smarthost.states() == {message_id: "released"}
+    assert await smtpguard.states() == {message_id: "released"}
     assert len(smarthost.messages) == 1
 
 
-async def test_interrupted_release_says_where_to_look(with_smarthost, smarthost):
-    message_id, err = await killed_at_the_dot(with_smarthost, smarthost, signal.SIGINT)
+async def test_interrupted_release_says_where_to_look(smtpguard, smarthost):
+    message_id, err = await killed_at_the_dot(smtpguard, smarthost, signal.SIGINT)
 
-    assert err == f"smtpguard: {message_id}: interrupted; `smtpguard quarantine show {message_id}` says how far it came\n"
-    assert await with_smarthost.states() == {message_id: "maybe-sent"}
+    assert (
+        err == f"smtpguard: {message_id}: interrupted; `smtpguard quarantine show {message_id}` says how far it came\n"
+    )
+    assert await smtpguard.states() == {message_id: "maybe-sent"}
 
 
 async def test_settle_of_what_waits_is_refused(smtpguard):
@@ -384,11 +391,11 @@ async def test_settle_of_what_waits_is_refused(smtpguard):
 # who acted
 
 
-async def test_acts_are_in_the_audit_log(with_smarthost):
-    (message_id,) = await with_smarthost.keep(KUNDE)
-    await with_smarthost("quarantine", "release", message_id, "--reason", "ask Anna", "--by", "bruno")
+async def test_acts_are_in_the_audit_log(smtpguard):
+    (message_id,) = await smtpguard.keep(KUNDE)
+    await smtpguard("quarantine", "release", message_id, "--reason", "ask Anna", "--by", "bruno")
 
-    acts = [json.loads(line) for line in (await with_smarthost("audit", "list", "--json")).out.splitlines()]
+    acts = [json.loads(line) for line in (await smtpguard("audit", "list", "--json")).out.splitlines()]
     assert [(act["kind"], act["actor"], act["subject"], act["why"]) for act in acts] == [
         ("release-end", "bruno", message_id, "ask Anna"),
         ("release-begin", "bruno", message_id, "ask Anna"),

@@ -2,23 +2,36 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from smtpguard.app import clock
 from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.mailbox import parse_mailbox
-from tests.support.command_line import OPERATOR, CommandLine
-from tests.support.records import change_an_act
+from tests.support.command_line import ON_BOTH_ENGINES, OPERATOR, CommandLine
 
 ANNA, BRUNO = "anna@mail.example", "bruno@mail.example"
 
 
 @pytest.fixture
-def smtpguard(store_url) -> CommandLine:
-    return CommandLine(store_url)
+def smtpguard(request) -> CommandLine:
+    return CommandLine(request.getfixturevalue(getattr(request, "param", "sqlite_url")))
+
+
+def change_an_act(url: str, number: int, *, why: str) -> None:
+    """Rewrite history, as somebody with access to the database could."""
+    statement = f"UPDATE audit_log SET why = '{why}' WHERE id = {number}"
+    if url.startswith("sqlite:///"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(statement)
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute(statement)
 
 
 def entry(recipient: str, **changes) -> LedgerEntry:
@@ -38,11 +51,17 @@ async def test_ledger_as_json(smtpguard):
         "verdict", "reason", "would_be", "smarthost_reply", "message_id", "subject_digest",
     ]  # fmt: skip
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", oldest["at"])
-    assert (oldest["recipient"], oldest["verdict"], oldest["reason"], oldest["would_be"]) == (ANNA, "relay", "verified", None)
+    assert (oldest["recipient"], oldest["verdict"], oldest["reason"], oldest["would_be"]) == (
+        ANNA,
+        "relay",
+        "verified",
+        None,
+    )
     assert (newest["recipient"], newest["customer"], newest["would_be"]) == (BRUNO, None, "quarantine")
     assert newest["id"] > oldest["id"]
 
 
+@ON_BOTH_ENGINES
 async def test_ledger_of_one_recipient_in_pages(smtpguard):
     async with smtpguard.desks() as desks:
         await desks.store.ledger.record([entry(ANNA) for _ in range(3)] + [entry(BRUNO)])
@@ -73,6 +92,7 @@ async def test_ledger_of_a_wrong_address_is_one_line(smtpguard):
     assert ended.err.startswith("smtpguard: 'nonsense': ")
 
 
+@ON_BOTH_ENGINES
 async def test_audit_log_that_is_whole(smtpguard):
     await smtpguard("address", "flag", ANNA, "--reason", "first")
     await smtpguard("address", "unflag", ANNA, "--reason", "second")
@@ -82,7 +102,12 @@ async def test_audit_log_that_is_whole(smtpguard):
     verified = await smtpguard("audit", "verify")
 
     assert list(oldest) == ["id", "at", "actor", "kind", "subject", "why", "previous_hash", "hash"]
-    assert (oldest["kind"], oldest["actor"], oldest["subject"], oldest["why"]) == ("address-flag", OPERATOR, ANNA, "first")
+    assert (oldest["kind"], oldest["actor"], oldest["subject"], oldest["why"]) == (
+        "address-flag",
+        OPERATOR,
+        ANNA,
+        "first",
+    )
     assert newest["previous_hash"] == oldest["hash"]
     assert page.rows == [newest]
     assert page.err == f"smtpguard: there is more: --after {newest['id']}\n"
@@ -94,6 +119,7 @@ async def test_empty_audit_log_is_whole(smtpguard):
     assert (await smtpguard("audit", "verify")).out == "OK\n"
 
 
+@ON_BOTH_ENGINES
 async def test_changed_audit_log_is_found(smtpguard):
     for why in ("first", "second", "third"):
         await smtpguard("address", "flag", ANNA, "--reason", why)

@@ -17,8 +17,8 @@ from tests.support.transcript import greeted
 
 
 @pytest.fixture
-def smtpguard(store_url) -> CommandLine:
-    return CommandLine(store_url)
+def smtpguard(request) -> CommandLine:
+    return CommandLine(request.getfixturevalue(getattr(request, "param", "sqlite_url")))
 
 
 def one_line(err: str) -> str:
@@ -28,8 +28,8 @@ def one_line(err: str) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_serve_until_a_signal(store_url, tmp_path, number):
-    async with guard_process(store_url, free_port(), tmp_path) as guard:
+async def test_serve_until_a_signal(sqlite_url, tmp_path, number):
+    async with guard_process(sqlite_url, free_port(), tmp_path) as guard:
         (started,) = guard.events("guard-started")
         async with greeted(guard.port) as client:
             await client.ask("NOOP", "250 *")
@@ -48,17 +48,25 @@ async def test_port_that_is_taken_is_one_line(smtpguard):
     assert one_line(ended.err).startswith(f"smtp.listen: {endpoint}: ")
 
 
-@pytest.mark.parametrize("command", [["serve"], ["address", "list"], ["db", "current"], ["db", "upgrade"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["serve"], ["address", "list"], ["db", "current"], ["db", "upgrade"]], ids=" ".join
+)
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_store_that_cannot_be_reached_is_one_line(tmp_path, command, engine):
-    url = f"sqlite:///{tmp_path}/none/guard.db" if engine == "sqlite" else f"postgresql://x:pa55word@127.0.0.1:{free_port()}/x"
+    url = (
+        f"sqlite:///{tmp_path}/none/guard.db"
+        if engine == "sqlite"
+        else f"postgresql://x:pa55word@127.0.0.1:{free_port()}/x"
+    )
     ended = await CommandLine(url)(*command, SMTPGUARD_SMTP__LISTEN="127.0.0.1:0")
 
     assert (ended.code, ended.out) == (1, "")
     assert "pa55word" not in one_line(ended.err)
 
 
-@pytest.mark.parametrize("command", [["serve"], ["quarantine", "list"], ["config", "check"], ["db", "current"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["serve"], ["quarantine", "list"], ["config", "check"], ["db", "current"]], ids=" ".join
+)
 async def test_wrong_setting_is_one_line(smtpguard, command):
     ended = await smtpguard(*command, SMTPGUARD_SMTP__MAX_RECIPIENTS="none")
 
@@ -100,7 +108,9 @@ def test_help_is_quick():
         env=clean_environment(), capture_output=True, text=True, check=True,
     ).stderr  # fmt: skip
 
-    assert [name for name in ("sqlalchemy", "aiosmtpd", "pydantic", "uvloop", "psycopg") if f" {name}\n" in loaded] == []
+    assert [
+        name for name in ("sqlalchemy", "aiosmtpd", "pydantic", "uvloop", "psycopg") if f" {name}\n" in loaded
+    ] == []
     assert time.monotonic() - began < 5  # a machine that does other things, too
 
 

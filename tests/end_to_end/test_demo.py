@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -50,10 +51,10 @@ async def test_once(tmp_path):
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ("unverified='relay'", "Xenia Zeller got a letter about Karin Lund"),
-        ("mode='observe'", "Noel Mailer got a letter about Otto Paulsen"),
+        ("unverified='relay'", "Xenia got a letter about Karin Lund"),
+        ("mode='observe'", "Noel got a letter about Otto Paulsen"),
         ("unverified='reject'", "was not accepted: 550"),
-        ("trusted_domains=('provider.example',)", "Tess Turner got a letter about Vera Weiss"),
+        ("trusted_domains=('provider.example',)", "Tess got a letter about Vera Weiss"),
     ],
 )
 async def test_guard_that_does_not_guard_is_noticed(tmp_path, policy, said):
@@ -94,7 +95,7 @@ class Demo:
 
 
 @asynccontextmanager
-async def staying_demo(directory, *options: str) -> AsyncIterator[Demo]:
+async def staying_demo(directory) -> AsyncIterator[Demo]:
     process = await asyncio.create_subprocess_exec(
         *SMTPGUARD, "demo", env=clean_environment({"TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"}),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
@@ -116,8 +117,7 @@ async def test_commands_it_shows_can_be_pasted(tmp_path):
         released = await demo.paste(" quarantine release")
         await demo.read_until("The mail server delivered a message to ")
         log = re.search(r"The log of the guard: (\S+)", demo.out)[1]
-        with open(log) as lines:
-            assert any("guard" in line for line in lines)
+        assert '"event": "transaction-ended"' in Path(log).read_text(encoding="utf-8")
         demo.process.send_signal(signal.SIGINT)
         _, err = await demo.process.communicate()
 

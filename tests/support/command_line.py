@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from smtpguard.app import Desks, clock, new_transaction_id, open_desks
 from smtpguard.domain.decision import Reason
 from smtpguard.domain.envelope import MailParameters, ReversePath
@@ -14,6 +16,9 @@ from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
 from tests.support.guard import make_settings
 from tests.support.process import SMTPGUARD, free_port, run
+
+ON_BOTH_ENGINES = pytest.mark.parametrize("smtpguard", ["sqlite_url", "postgres_url"], indirect=True)
+"""For what depends on the store; a process takes a second, and what is printed is the same on both."""
 
 OPERATOR = "test-operator"
 SENDER = parse_mailbox("billing@shop.example")

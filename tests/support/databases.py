@@ -64,7 +64,7 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Stop the server if it runs, and remove its files."""
-        if self._server.get_postmaster_info().is_running():
+        if (self._server.pgdata / "postmaster.pid").exists():
             self.kill()
         self._server.cleanup()
 

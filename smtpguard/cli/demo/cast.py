@@ -13,8 +13,8 @@ XYZ, NOEMAIL, KUNDE, TEST = (
     "kunde@webmail.test",
     "test@provider.example",
 )
-STRANGERS = {XYZ: "Xenia Zeller", NOEMAIL: "Noel Mailer", KUNDE: "Kuno Unde", TEST: "Tess Turner"}
-"""Addresses that clerks made up because a form wanted one, and who owns the mailbox without knowing the shop."""
+STRANGERS = {XYZ: "Xenia", NOEMAIL: "Noel", KUNDE: "Kuno", TEST: "Tess"}
+"""Addresses that were made up because a form insisted on one, and who owns the mailbox without knowing the shop."""
 
 
 @dataclass(frozen=True)

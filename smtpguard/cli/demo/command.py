@@ -7,6 +7,8 @@ import typer
 
 from smtpguard.cli.common import INTERRUPTED, fail
 
+MAX_FAILURES = 3
+
 Once = Annotated[bool, typer.Option("--once", help="End after the show; exit code 1 where a promise was broken.")]
 
 
@@ -20,4 +22,5 @@ def demo(once: Once = False) -> None:
     except asyncio.CancelledError:  # SIGTERM or SIGHUP
         raise typer.Exit(INTERRUPTED) from None
     if failures:
-        fail(f"the demo failed: {'; '.join(failures)}")
+        others = [f"and {len(failures) - MAX_FAILURES} more"] if len(failures) > MAX_FAILURES else []
+        fail(f"the demo failed: {'; '.join(failures[:MAX_FAILURES] + others)}")

@@ -18,7 +18,7 @@ _TRANSACTION = re.compile(r"\bid=(\w+)")
 
 @dataclass(frozen=True)
 class Submission:
-    """What the CRM heard about a letter: the recipients that were taken, and the reply to the message."""
+    """What the CRM heard about a letter: the recipients that were taken, and the reply to it, or to the last RCPT."""
 
     letter: Letter
     taken: tuple[str, ...]
@@ -28,7 +28,7 @@ class Submission:
     @property
     def accepted(self) -> bool:
         """Whether the guard has taken the letter over."""
-        return self.code == 250
+        return bool(self.taken) and self.code == 250
 
     @property
     def transaction_id(self) -> str:
@@ -46,9 +46,14 @@ def send(letters: Sequence[Letter], port: int, now: datetime) -> list[Submission
 
 def _submit(client: smtplib.SMTP, letter: Letter, now: datetime) -> Submission:
     client.mail(SENDER)
-    taken = tuple(recipient for recipient in letter.recipients if client.rcpt(recipient)[0] == 250)
-    code, text = client.data(_write(letter, now)) if taken else client.rset()
-    return Submission(letter, taken, code if taken else 0, text.decode("ascii", "replace"))
+    replies = [(recipient, client.rcpt(recipient)) for recipient in letter.recipients]
+    taken = tuple(recipient for recipient, (code, _) in replies if code == 250)
+    if taken:
+        code, text = client.data(_write(letter, now))
+    else:
+        code, text = replies[-1][1]
+        client.rset()
+    return Submission(letter, taken, code, text.decode("ascii", "replace"))
 
 
 def _write(letter: Letter, now: datetime) -> bytes:

@@ -2,8 +2,8 @@
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from smtpguard.cli.demo.cast import KUNDE, SENDER, STRANGERS, TEST, Customer, owner_of
+from smtpguard.cli.demo.cast import KUNDE, NILS, SENDER, STRANGERS, TEST, Customer
 from smtpguard.cli.demo.check import for_strangers, reached_strangers
 from smtpguard.cli.demo.crm import Submission
 from smtpguard.cli.demo.mail_server import LOOPBACK, Delivery
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 100
 
 STORY = (
-    "A telecom wrote to 39 strangers about 600 of its customers, for years: clerks had made addresses up where a form "
-    "wanted one. Nothing ever bounced, for each of these mailboxes exists and belongs to somebody. Here the CRM of a "
-    "shop does the same, with smtpguard between it and the mail server."
+    "A telecom found that 4,000 letters about 600 of its customers had gone to 39 strangers: where a form insisted on "
+    "an address, people had made one up. Nothing ever bounced, for each of these mailboxes exists and belongs to "
+    "somebody. Here the CRM of a shop does the same, with smtpguard between it and the mail server."
 )
 ASIDE = (
-    f"{KUNDE} is verified, even: its owner once confirmed a newsletter. But it stands in the records of three "
-    "customers, and so vouches for none. One invoice had two recipients: Bruno Costa has it, "
-    f"{TEST} has not."
+    f"{KUNDE} is even verified, since its owner once confirmed a newsletter; but three customers are on record "
+    f"for it, and so it counts for none. One invoice had two recipients: Bruno Costa has it, {TEST} has not."
 )
 
 
@@ -66,13 +65,12 @@ class Screen:
 
     def show_quarantine(self, messages: Sequence[QuarantinedMessage]) -> None:
         """Show what was kept from whom, and why."""
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for head in ("Recipient", "Mailbox of", "Messages", "Reason"):
-            table.add_column(head, overflow="fold")
-        ordered = sorted(messages, key=_recipient_and_reason)
-        for (recipient, reason), group in groupby(ordered, key=_recipient_and_reason):
-            owner = f"{owner_of(recipient)}, a stranger" if recipient in STRANGERS else owner_of(recipient)
-            table.add_row(recipient, owner, str(len(list(group))), f"[yellow]{reason}[/]")
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for head in ("Recipient", "Who reads it", "Letters", "Reason"):
+            table.add_column(head, overflow="fold", justify="right" if head == "Letters" else "left")
+        counted = Counter((each.recipient.text, _reader(each), each.reason.value) for each in messages)
+        for (recipient, reader, reason), count in counted.most_common():
+            table.add_row(recipient, reader, str(count), f"[yellow]{reason}[/]")
         self._head("In quarantine")
         self._console.print(table)
         self._console.print(ASIDE)
@@ -85,7 +83,7 @@ class Screen:
         """Show that a flag counts at once."""
         self._command("address", "flag", customer.mailbox, "--reason", why)
         where = f"in quarantine: [yellow]{kept.reason.value}[/]" if kept else "[red]not in quarantine[/]"
-        self._console.print(f"  The next letter to {customer.name}, though she is verified, is {where}.")
+        self._console.print(f"  {customer.name} is verified all the same; her next letter is {where}")
 
     def show_release(self, customer: Customer, message: QuarantinedMessage, why: str, reply: Reply) -> None:
         """Show a verification and a release."""
@@ -96,27 +94,31 @@ class Screen:
     def show_discard(self, customer: Customer, message: QuarantinedMessage, why: str) -> None:
         """Show a discard."""
         self._command("quarantine", "discard", message.id, "--reason", why)
-        self._console.print(f"  The letter about {customer.name} is gone for good; who decided it, and why, is kept.")
+        self._console.print(f"  The letter about {customer.name} is gone; who decided that, and why, is on record")
 
     def conclude(self) -> None:
         """Say that every promise was kept."""
         self._console.print(
-            "\n[green]OK[/] Mail server, quarantine and ledger agree: nothing reached a stranger, nothing is lost."
+            "\n[green]OK[/] Nothing reached a stranger and nothing is lost: mail server, quarantine and ledger agree."
         )
 
     def invite(self, stage: "Stage", message_id: str) -> None:
         """Say what can be tried in a second terminal."""
         variables = {
             "SMTPGUARD_STORE__URL": stage.settings.store.url,
+            "SMTPGUARD_SMARTHOST__HOST": stage.settings.smarthost.host,
             "SMTPGUARD_SMARTHOST__PORT": str(stage.settings.smarthost.port),
         }
         curl = ["curl", f"smtp://{LOOPBACK}:{stage.port}", "--mail-from", SENDER, "--mail-rcpt", KUNDE]
-        self._head("The guard goes on until Ctrl-C. Try in a second terminal, in this directory:")
+        self._head("The guard stays up until Ctrl-C. In a second terminal, in this directory:")
         self._line("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()))
-        self._command("quarantine", "list")
-        self._command("quarantine", "show", message_id)
-        self._command("quarantine", "release", message_id, "--reason", "to see it arrive below")
-        self._command("address", "show", KUNDE)
+        for arguments in (
+            ("quarantine", "list"),
+            ("quarantine", "show", message_id),
+            ("quarantine", "release", message_id, "--reason", "to see it arrive below"),
+            ("address", "show", KUNDE),
+        ):
+            self._line(shlex.join([*_smtpguard(), *arguments]))
         self._line(rf"printf 'X-Customer-ID: C-1018\r\nSubject: one more\r\n\r\nHello\r\n' | {shlex.join(curl)} -T -")
         self._console.print(f"The log of the guard: {stage.log_file}", soft_wrap=True)
 
@@ -132,15 +134,18 @@ class Screen:
         self._console.print(f"{shown}  {what}")
 
     def _command(self, *arguments: str) -> None:
-        self._line(shlex.join([*_smtpguard(), *arguments]))
+        self._line(shlex.join(["smtpguard", *arguments]))
 
     def _line(self, command: str) -> None:
         """Print a command so that it can be copied: in one piece, however long."""
         self._console.print(f"  {command}", style="cyan", markup=False, soft_wrap=True)
 
 
-def _recipient_and_reason(message: QuarantinedMessage) -> tuple[str, str]:
-    return message.recipient.text, message.reason.value
+def _reader(message: QuarantinedMessage) -> str:
+    recipient = message.recipient.text
+    if recipient in STRANGERS:
+        return f"a stranger, {STRANGERS[recipient]}"
+    return "the customer" if (recipient, message.customer) == (NILS.mailbox, NILS.reference) else "another customer"
 
 
 def _smtpguard() -> list[str]:

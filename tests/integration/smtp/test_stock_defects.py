@@ -205,7 +205,7 @@ async def test_client_that_does_not_read_is_dropped(sqlite_url, smarthost, monke
 
 # d. The size limits of commands belong to the class, and every new connection clears them
 
-LONG_MAIL = f"MAIL FROM:<{'a' * 60}@{'.'.join(['b' * 60] * 3)}.example> SIZE=".ljust(529, "0") + "1"
+LONG_MAIL = f"MAIL FROM:<{'a' * 60}@{'.'.join(['b' * 60] * 3)}.example> SIZE=1".ljust(530)
 """Of 530 octets: 512, and the 26 that SIZE adds, are allowed (RFC 1870 3)."""
 
 

@@ -1,1 +1,2 @@
-async def test_x(store): assert await store.audit_log.verify() is None
+async def test_x(store):
+    assert await store.audit_log.verify() is None

@@ -114,10 +114,12 @@ def test_message_that_is_nowhere(facts):
 
 
 def test_letter_that_was_refused(facts):
-    refused = replace(facts.submissions[-1], code=451, text="4.3.0 later", taken=())
+    refused = replace(facts.submissions[-1], code=451, text="4.3.0 later")
     changed = replace(facts, submissions=[*facts.submissions[:-1], refused])
 
-    assert failures(changed) == [f"letter {REMINDER.number} was not accepted: 451 4.3.0 later"]
+    assert failures(changed) == [
+        f"letter {REMINDER.number} was not accepted (451 4.3.0 later) for {REMINDER.recipients}"
+    ]
 
 
 def test_ledger_that_lacks_a_delivery(facts):
