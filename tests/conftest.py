@@ -57,3 +57,14 @@ async def store(store_url) -> AsyncIterator[Store]:
     """An open store; the test runs on each engine."""
     async with open_store(store_url) as store:
         yield store
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Where nothing may be skipped (NO_SKIP), a test that is fails with the reason."""
+    del item
+    report = yield
+    if os.environ.get("NO_SKIP") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{report.longrepr} (and NO_SKIP is set)"
+    return report

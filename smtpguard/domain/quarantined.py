@@ -18,7 +18,6 @@ class QuarantineState(Enum):
     """A release has begun and its end is not known: it is under way, or died under way. An operator settles it."""
     RELEASED = "released"
     DISCARDED = "discarded"
-    EXPIRED = "expired"
 
 
 OPEN_STATES = frozenset({QuarantineState.QUARANTINED, QuarantineState.MAYBE_SENT})
