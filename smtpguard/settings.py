@@ -270,7 +270,7 @@ def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ
 
     ``path`` None: the file of $SMTPGUARD_CONFIG, else the first of DEFAULT_FILES that exists, else no file.
     """
-    file = _find_file(path, environment)
+    file = find_settings_file(path, environment)
     variables = _find_variables(environment)
     tree = _read_toml(file) if file else {}
     try:
@@ -289,7 +289,8 @@ def masked_url(url: str) -> str:
     return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", without_userinfo)
 
 
-def _find_file(path: Path | None, environment: Mapping[str, str]) -> Path | None:
+def find_settings_file(path: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """Return the file that ``load_settings`` reads, None where there is none to read."""
     named = path or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
     return named or next((file for file in DEFAULT_FILES if file.is_file()), None)
 

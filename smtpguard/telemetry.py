@@ -40,7 +40,7 @@ def configure_logging(*, format_: str, level: str, stream: TextIO | None = None)
     renderer: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        else [structlog.processors.dict_tracebacks, _head_first, structlog.processors.JSONRenderer(default=str)]
     )
     structlog.configure(
         processors=[*shared, *renderer],
@@ -55,6 +55,14 @@ def get_logger() -> Logger:
     """Return the logger that everybody is given."""
     logger: Logger = structlog.get_logger()
     return logger
+
+
+def _head_first(
+    logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Begin each line with what it is about, for whoever reads it without a tool."""
+    del logger, method
+    return {key: line[key] for key in ("timestamp", "level", "event")} | dict(line)
 
 
 def _configure_standard_library(

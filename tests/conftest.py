@@ -4,11 +4,16 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from smtpguard.settings import ENVIRONMENT_PREFIX
 from smtpguard.storage import Store, open_store
 from tests.support.databases import PostgresServer, new_sqlite_store, new_sqlite_template, postgres_server
+
+# On two busy cores an example may take its time; what hangs is ended by pytest-timeout.
+hypothesis.settings.register_profile("suite", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 for variable in [name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX)]:
     del os.environ[variable]  # before a test, and before a process that a test starts, can read it

@@ -14,10 +14,10 @@ app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
 @app.command()
 def check(ctx: typer.Context) -> None:
     """Read the settings and say whether they are right."""
-    from smtpguard.settings import _find_file  # noqa: PLC0415 - heavy: `--help` need not wait for it
+    from smtpguard.settings import find_settings_file  # noqa: PLC0415 - heavy: `--help` need not wait for it
 
     settings_of(ctx)
-    file = _find_file(ctx.obj.config_file, os.environ)
+    file = find_settings_file(ctx.obj.config_file, os.environ)
     say(f"OK: {file or 'no file, defaults and environment'}")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from smtpguard.domain.mailbox import Mailbox, parse_mailbox
+from smtpguard.errors import MailboxSyntaxError
 
 
 class NullReversePath(Enum):
@@ -22,7 +23,12 @@ ReversePath = Mailbox | NullReversePath
 
 def parse_reverse_path(text: str) -> ReversePath:
     """Parse what stands between the brackets of ``MAIL FROM:<...>``; raise MailboxSyntaxError."""
-    return parse_mailbox(text) if text else NULL_REVERSE_PATH
+    if not text:
+        return NULL_REVERSE_PATH
+    mailbox = parse_mailbox(text)
+    if not mailbox.domain:  # RFC 5321 4.5.1 has the bare Postmaster for RCPT only
+        raise MailboxSyntaxError("the reverse-path has no domain")
+    return mailbox
 
 
 class Body(Enum):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.utils import format_datetime
 
@@ -131,6 +131,6 @@ def _fields(wire: Wire) -> Iterator[Field]:
 def readable(value: bytes) -> str:
     """Decode a field value for people: encoded words decoded, nothing unprintable, cut."""
     text = value[:MAX_RAW_SUMMARY_OCTETS].decode("utf-8", "replace")
-    with suppress(HeaderParseError, LookupError, ValueError):  # a broken encoded word is shown as it came
+    with suppress(MessageError, LookupError, ValueError):  # a broken encoded word is shown as it came
         text = str(make_header(decode_header(text)))
     return "".join(character if character.isprintable() else "?" for character in text)[:MAX_SUMMARY_CHARACTERS]

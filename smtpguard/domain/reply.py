@@ -58,7 +58,6 @@ def clean_text(text: str) -> str:
 
 
 R220_READY = Reply(220, "", "ESMTP smtpguard")
-R221_BYE = Reply(221, "2.0.0", "Bye")
 R250_OK = Reply(250, "2.0.0", "OK")
 R250_SENDER_OK = Reply(250, "2.1.0", "Sender OK")
 R250_RECIPIENT_OK = Reply(250, "2.1.5", "Recipient OK")
@@ -73,8 +72,6 @@ R451_SMARTHOST_UNAVAILABLE = Reply(451, "4.4.1", "The mail server cannot be reac
 R451_SMARTHOST_LOST = Reply(451, "4.4.2", "The mail server did not confirm the message, try again later")
 R452_STORE_FULL = Reply(452, "4.3.1", "No room to keep the message now, try again later")
 R452_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
-R500_SYNTAX = Reply(500, "5.5.2", "Syntax error, command not recognised")
-R500_LINE_TOO_LONG = Reply(500, "5.5.2", "Command line too long")
 R501_SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")
 R501_BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")
 R501_BAD_RECIPIENT = Reply(501, "5.1.3", "Bad recipient address syntax")

@@ -93,7 +93,6 @@ async def test_show_for_people(smtpguard):
     assert re.search(r"^Customer +C-1, ", shown, re.MULTILINE)
 
 
-@ON_BOTH_ENGINES
 async def test_list(smtpguard):
     rows = "".join(
         f"{address},{standing},{customer}\n"

@@ -99,7 +99,6 @@ async def test_nothing_in_quarantine(smtpguard):
         assert (listed.code, listed.out, listed.err) == (0, "", "nothing to list\n")
 
 
-@ON_BOTH_ENGINES
 async def test_pages(smtpguard):
     message_ids = await smtpguard.keep(*(f"user{number:02}@mail.example" for number in range(60)))
     message_ids.sort()
@@ -116,7 +115,6 @@ async def test_pages(smtpguard):
     assert [row["id"] for row in one.rows] == [message_ids[4]]
 
 
-@ON_BOTH_ENGINES
 async def test_list_is_what_is_open_unless_asked(smtpguard):
     first, second, third = await smtpguard.keep(KUNDE, XYZ, ANNA)
     await smtpguard("quarantine", "release", first, "--reason", "x")
@@ -228,7 +226,6 @@ async def test_discard_removes_the_content(smtpguard):
     assert content.err.startswith(f"smtpguard: the content of message {message_id} is gone")
 
 
-@ON_BOTH_ENGINES
 async def test_each_id_gets_a_line(smtpguard):
     first, second, third = await smtpguard.keep(KUNDE, XYZ, ANNA)
     await smtpguard("quarantine", "discard", second, "--reason", "x")
@@ -288,7 +285,6 @@ async def test_smarthost_that_refuses_leaves_it_waiting(smtpguard, smarthost):
     assert await smtpguard.states() == {first: "quarantined", second: "released"}
 
 
-@ON_BOTH_ENGINES
 async def test_flagged_recipient_is_refused(smtpguard, smarthost):
     (message_id,) = await smtpguard.keep(KUNDE)
     await smtpguard("address", "flag", KUNDE, "--reason", "a stranger complained")

@@ -61,7 +61,6 @@ async def test_ledger_as_json(smtpguard):
     assert newest["id"] > oldest["id"]
 
 
-@ON_BOTH_ENGINES
 async def test_ledger_of_one_recipient_in_pages(smtpguard):
     async with smtpguard.desks() as desks:
         await desks.store.ledger.record([entry(ANNA) for _ in range(3)] + [entry(BRUNO)])
@@ -92,7 +91,6 @@ async def test_ledger_of_a_wrong_address_is_one_line(smtpguard):
     assert ended.err.startswith("smtpguard: 'nonsense': ")
 
 
-@ON_BOTH_ENGINES
 async def test_audit_log_that_is_whole(smtpguard):
     await smtpguard("address", "flag", ANNA, "--reason", "first")
     await smtpguard("address", "unflag", ANNA, "--reason", "second")

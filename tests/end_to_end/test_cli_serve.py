@@ -60,7 +60,7 @@ async def test_store_that_cannot_be_reached_is_one_line(tmp_path, command, engin
     )
     ended = await CommandLine(url)(*command, SMTPGUARD_SMTP__LISTEN="127.0.0.1:0")
 
-    assert (ended.code, ended.out) == (1, "")
+    assert ended.code == 1
     assert "pa55word" not in one_line(ended.err)
 
 

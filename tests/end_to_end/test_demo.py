@@ -53,7 +53,7 @@ async def test_once(tmp_path):
     [
         ("unverified='relay'", "Xenia got a letter about Karin Lund"),
         ("mode='observe'", "Noel got a letter about Otto Paulsen"),
-        ("unverified='reject'", "was not accepted: 550"),
+        ("unverified='reject'", "letter 11 was not accepted: 550"),
         ("trusted_domains=('provider.example',)", "Tess got a letter about Vera Weiss"),
     ],
 )

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import smtpguard
+from smtpguard.domain import reply
+from smtpguard.domain.reply import Reply
 from smtpguard.settings import Settings, _places, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,17 @@ def test_replies_are_built_in_the_reply_table_only(module) -> None:
     replies = [text for text in texts if isinstance(text, str) and REPLY.match(text)]
 
     assert replies == []
+
+
+def test_every_reply_of_the_table_is_used() -> None:
+    used = {
+        node.id
+        for module in MODULES
+        for node in walk(module)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+
+    assert {name for name, value in vars(reply).items() if isinstance(value, Reply)} - used == set()
 
 
 @pytest.mark.parametrize(("section", "key"), [place for place in _places() if len(place) == 2])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from pydantic import ValidationError
 
 from smtpguard.domain.policy import FlaggedPolicy, Mode, Policy, UnverifiedPolicy
 from smtpguard.errors import SettingsError
@@ -102,6 +103,11 @@ def test_environment_wins_over_the_file(load) -> None:
     assert settings.smtp.idle_timeout == 7.5
 
 
+def test_settings_are_frozen(load) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load().smtp.max_sessions = 5
+
+
 def test_names_of_variables_in_any_case(load) -> None:
     assert load(smtpguard_smarthost__port="26").smarthost.port == 26
 
@@ -117,6 +123,7 @@ def test_settings_do_not_read_the_environment_of_the_process(monkeypatch) -> Non
     ("value", "endpoints"),
     [
         ("127.0.0.1:0", (Endpoint("127.0.0.1", 0),)),
+        ("127.0.0.1:65535", (Endpoint("127.0.0.1", 65535),)),
         ("[::1]:2525", (Endpoint("::1", 2525),)),
         (":25", (Endpoint("", 25),)),
         ('["localhost:1", "[::1]:2"]', (Endpoint("localhost", 1), Endpoint("::1", 2))),

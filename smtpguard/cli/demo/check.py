@@ -46,9 +46,10 @@ def failures(facts: Facts) -> list[str]:
 
 def _not_accepted(facts: Facts) -> Iterator[str]:
     for each in facts.submissions:
-        refused = [recipient for recipient in each.letter.recipients if recipient not in each.taken]
-        if refused or not each.accepted:
-            yield f"letter {each.letter.number} was not accepted ({each.code} {each.text}) for {refused or each.taken}"
+        if not each.accepted:
+            yield f"letter {each.letter.number} was not accepted: {each.code} {each.text}"
+        elif each.taken != each.letter.recipients:
+            yield f"letter {each.letter.number} was accepted for {', '.join(each.taken)} only"
 
 
 def _disclosed(facts: Facts) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpguard.domain.audit import FIRST_HASH, Act, ActKind, act_hash
+from smtpguard.domain.audit import FIRST_HASH, Act, ActKind, RecordedAct, act_hash
 
 AT = datetime(2026, 5, 4, 12, 30, 15, 250, tzinfo=UTC)
 ACT = Act(at=AT, actor="anna", kind=ActKind.ADDRESS_FLAG, subject="jos\u00e9@x", why='she said "stop"')
@@ -70,3 +70,16 @@ ACTS = st.builds(
 @given(one=ACTS, other=ACTS)
 def test_only_equal_acts_share_a_hash(one, other) -> None:
     assert (one == other) == (act_hash(FIRST_HASH, one) == act_hash(FIRST_HASH, other))
+
+
+def test_recorded_act_follows_the_one_before() -> None:
+    """Only where the link and its own hash both hold."""
+    other = "f" * 64
+    first = RecordedAct(1, ACT, FIRST_HASH, act_hash(FIRST_HASH, ACT))
+
+    assert first.follows(FIRST_HASH)
+    assert not first.follows(other)
+    assert not replace(first, previous_hash=other).follows(FIRST_HASH)
+    assert not replace(first, previous_hash=other).follows(other)
+    assert not replace(first, hash=other).follows(FIRST_HASH)
+    assert not replace(first, act=replace(ACT, why="")).follows(FIRST_HASH)

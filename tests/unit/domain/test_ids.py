@@ -19,7 +19,8 @@ RANDOM = st.binary(min_size=RANDOM_OCTETS, max_size=RANDOM_OCTETS)
 
 def test_known_ids() -> None:
     assert transaction_id(datetime(1970, 1, 1, tzinfo=UTC), LOWEST) == "0" * 20
-    assert transaction_id(NOW, HIGHEST) == transaction_id(NOW, LOWEST)[:10] + "7ZZZZZZZZZ"
+    assert transaction_id(NOW, HIGHEST) == "01KQSDR2G07ZZZZZZZZZ"
+    assert transaction_id(NOW + timedelta(microseconds=999_999), b"abcdef") == "01KQSDR3F731C9HP8SB6"
     assert quarantined_id("0" * 20, 1) == "0" * 20 + "-1"
 
 

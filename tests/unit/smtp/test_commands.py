@@ -45,6 +45,7 @@ def test_null_reverse_path_is_a_case_of_its_own() -> None:
         ("FROM:<a@b.example>SIZE=1", "501 5.1.7"),
         ("FROM:<@c.example:a@b.example>", "553 5.1.7"),
         ("FROM:<a b@c.example>", "553 5.1.7"),
+        ("FROM:<Postmaster>", "553 5.1.7"),
         ("FROM:<ä@b.example>", "553 5.6.7"),
         ("FROM:<a\udcff@b.example>", "553 5.6.7"),
         ("FROM:<a@b.example> SIZE=1001", "552 5.3.4"),

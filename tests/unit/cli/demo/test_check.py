@@ -117,9 +117,7 @@ def test_letter_that_was_refused(facts):
     refused = replace(facts.submissions[-1], code=451, text="4.3.0 later")
     changed = replace(facts, submissions=[*facts.submissions[:-1], refused])
 
-    assert failures(changed) == [
-        f"letter {REMINDER.number} was not accepted (451 4.3.0 later) for {REMINDER.recipients}"
-    ]
+    assert failures(changed) == [f"letter {REMINDER.number} was not accepted: 451 4.3.0 later"]
 
 
 def test_ledger_that_lacks_a_delivery(facts):
@@ -136,3 +134,14 @@ def test_cast_owns_what_the_story_says():
 
 def test_address_book_has_a_column_for_each_cell():
     assert {line.count(",") for line in address_book()} == {5}
+
+
+def test_recipient_that_was_refused(facts):
+    """Bruno's invoice goes to two addresses."""
+    bruno = facts.submissions[1]
+    changed = replace(
+        facts,
+        submissions=[facts.submissions[0], replace(bruno, taken=bruno.taken[:1]), *facts.submissions[2:]],
+    )
+
+    assert failures(changed) == [f"letter 2 was accepted for {bruno.taken[0]} only"]
