@@ -11,12 +11,14 @@ from smtpguard.cli.address_import import import_
 from smtpguard.cli.common import Address, AsJson, By, Reason, at_desks, customer_reference, mailbox_of, words
 from smtpguard.cli.listing import DEFAULT_LIMIT, Form, Limit, show_listing
 from smtpguard.cli.output import Cells, iso, print_fields, print_json, say, utc
-from smtpguard.domain.standing import AddressRecord, Flag, Standing, Voucher
+from smtpguard.domain.mailbox import ascii_lower
+from smtpguard.domain.standing import AddressRecord, Binding, Flag, Standing, Voucher
 
 if TYPE_CHECKING:
     from smtpguard.app import Desks
 
 MAX_CUSTOMERS_IN_A_CELL = 3
+STANDINGS = ", ".join(standing.value for standing in Standing)
 
 app = typer.Typer(no_args_is_help=True, help="Look at the address book, and change it.")
 app.command("import")(import_)
@@ -38,7 +40,7 @@ def verify(
         str | None, typer.Option("--reason", metavar="WHY", callback=words, help="How it is known.")
     ] = None,
 ) -> None:
-    """Vouch for an address: its owner reads it and, with --customer, is that customer. A flag stays and wins."""
+    """Vouch for an address. Its owner reads it and, with --customer, is that customer. A flag stays, and wins."""
     mailbox = mailbox_of(address)
 
     async def work(desks: "Desks") -> AddressRecord:
@@ -58,7 +60,7 @@ def verify(
 
 @app.command()
 def flag(ctx: typer.Context, address: Address, *, by: By, reason: Reason) -> None:
-    """Stop all mail to an address, at once and whatever vouches for it."""
+    """Stop all mail to an address. It holds at once, whatever vouches for the address."""
     mailbox = mailbox_of(address)
     at_desks(ctx, lambda desks: desks.addresses.flag(mailbox, by=by, reason=reason))
     say(f"{mailbox.lookup_key}: flagged")
@@ -66,7 +68,7 @@ def flag(ctx: typer.Context, address: Address, *, by: By, reason: Reason) -> Non
 
 @app.command()
 def unflag(ctx: typer.Context, address: Address, *, by: By, reason: Reason) -> None:
-    """Take a flag away; what vouched for the address before counts again."""
+    """Take a flag away. What vouched for the address before counts again."""
     mailbox = mailbox_of(address)
 
     async def work(desks: "Desks") -> Standing:
@@ -90,18 +92,16 @@ def show(ctx: typer.Context, address: Address, as_json: AsJson = False) -> None:
         print_json(address_fields(record, now))
         return
     print_fields(
-        {
-            "Address": record.address,
-            "Standing": record.standing(now).value,
-            "Flag": _flag_line(record.flag) if record.flag else None,
-            "First seen": utc(record.first_seen),
-            "Last seen": utc(record.last_seen),
-        }
+        (
+            ("Address", record.address),
+            ("Standing", record.standing(now).value),
+            ("Flag", _flag_line(record.flag) if record.flag else None),
+            *(("Verified", _voucher_line(voucher, now)) for voucher in record.vouchers),
+            *(("Customer", _binding_line(binding)) for binding in record.bindings),
+            ("First seen", f"{utc(record.first_seen)} UTC" if record.first_seen else None),
+            ("Last seen", f"{utc(record.last_seen)} UTC" if record.last_seen else None),
+        )
     )
-    for voucher in record.vouchers:
-        print_fields({"Verified": _voucher_line(voucher, now)})
-    for binding in record.bindings:
-        print_fields({"Customer": f"{binding.customer}, {utc(binding.first_seen)} to {utc(binding.last_seen)} UTC"})
 
 
 @app.command("list")
@@ -109,7 +109,9 @@ def list_(
     ctx: typer.Context,
     limit: Limit = DEFAULT_LIMIT,
     after: Annotated[str | None, typer.Option("--after", metavar="ADDRESS", help="Begin behind this one.")] = None,
-    standing: Annotated[Standing | None, typer.Option("--standing", help="Only these.")] = None,
+    standing: Annotated[
+        Standing | None, typer.Option("--standing", metavar="STANDING", help=f"Only these: {STANDINGS}.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List addresses, in alphabetical order."""
@@ -118,7 +120,9 @@ def list_(
         async def fetch(rows: int, key: str | None) -> list[AddressRecord]:
             return await desks.addresses.list(limit=rows, after=key, standing=standing)
 
-        await show_listing(_form(desks.clock()), fetch, limit=limit, after=after, as_json=as_json)
+        await show_listing(
+            _form(desks.clock()), fetch, limit=limit, after=after and ascii_lower(after), as_json=as_json
+        )
 
     at_desks(ctx, work)
 
@@ -168,6 +172,10 @@ def _whom(customer: str | None) -> str:
 
 def _flag_line(flag: Flag) -> str:
     return f"{flag.reason} (by {flag.by}, {utc(flag.since)} UTC)"
+
+
+def _binding_line(binding: Binding) -> str:
+    return f"{binding.customer}, seen from {utc(binding.first_seen)} to {utc(binding.last_seen)} UTC"
 
 
 def _voucher_line(voucher: Voucher, now: datetime) -> str:

@@ -61,7 +61,7 @@ def import_(
     by: By,
     as_json: AsJson = False,
 ) -> None:
-    """Import addresses from CSV. A row that is wrong is reported and does not stop the rest; exit code 1 then.
+    """Import addresses from CSV. A row that is wrong is named and left out; exit code 1 then.
 
     Columns: address (the only one required), standing, customer, verified_at, source, reason.
     """

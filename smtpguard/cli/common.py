@@ -120,8 +120,8 @@ By = Annotated[
         metavar="NAME",
         default_factory=_operator,
         callback=words,
-        show_default="$SMTPGUARD_OPERATOR, else your user name",
-        help="Who acts, for the audit log.",
+        show_default=False,
+        help="Who acts; else $SMTPGUARD_OPERATOR, else your user name.",
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="WHY", callback=words, help="Why, for the audit log.")]
@@ -135,10 +135,11 @@ def _expected_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        # As in the documentation of the signal module: nothing is left to be flushed into the pipe at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
+    except OSError as error:  # a reader who has gone, a full disk under standard output
+        _abandon_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(1) from None
+        fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except SmtpguardError as error:
         fail(str(error))
     except ExceptionGroup as group:
@@ -146,3 +147,8 @@ def _expected_errors() -> Iterator[None]:
         if others or expected is None:
             raise
         fail("; ".join(str(error) for error in expected.exceptions))
+
+
+def _abandon_stdout() -> None:
+    """Let what could not be written be written nowhere, so that Python does not try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,7 +23,7 @@ def check(ctx: typer.Context) -> None:
 
 @app.command("print")
 def print_(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Print all settings in effect as TOML that can be read again, with secrets masked."""
+    """Print all settings in effect, with secrets masked. It is TOML that can be read again."""
     import tomli_w  # noqa: PLC0415 - not needed by any other command
 
     tree = _readable_again(settings_of(ctx).masked())

@@ -10,7 +10,7 @@ app = typer.Typer(no_args_is_help=True, help="Look after the tables of the store
 
 @app.command("upgrade")
 def upgrade_(ctx: typer.Context) -> None:
-    """Bring the tables of the store to this version; nothing is done where they are."""
+    """Bring the tables of the store to this version. It does no harm to do it again."""
     from smtpguard.storage import current_revision, head_revision, upgrade  # noqa: PLC0415 - heavy, for `--help`
 
     url = settings_of(ctx).store.url
@@ -22,7 +22,7 @@ def upgrade_(ctx: typer.Context) -> None:
 
 @app.command("current")
 def current_(ctx: typer.Context) -> None:
-    """Say which schema the store has and which one this version wants; exit code 1 where they differ."""
+    """Say which schema the store has. Exit code 1 where this version wants another."""
     from smtpguard.storage import current_revision, head_revision  # noqa: PLC0415 - heavy, for `--help`
 
     current, head = current_revision(settings_of(ctx).store.url), head_revision()

@@ -58,16 +58,22 @@ def entry_fields(row: LedgerRow) -> dict[str, Any]:
 
 def _cells(row: LedgerRow) -> Cells:
     entry, decision = row.entry, row.entry.decision
-    verdict = decision.verdict.value + (f" (would be {decision.would_be.value})" if decision.would_be else "")
+    would_be = f"would be {decision.would_be.value}" if decision.would_be else ""
     return (
-        (str(row.id), entry.customer or ""),
-        (utc(entry.at), decision.recipient.text),
-        (f"{verdict}: {decision.reason.value}", entry.smarthost_reply),
+        (str(row.id), decision.verdict.value),
+        (utc(entry.at), entry.customer or ""),
+        (decision.recipient.text, entry.smarthost_reply),
+        (decision.reason.value, would_be),
     )
 
 
 FORM: Form[LedgerRow, int] = Form(
-    heads=(("ID", "Customer"), ("At (UTC)", "Recipient"), ("Verdict", "Smarthost's reply")),
+    heads=(
+        ("ID", "Verdict"),
+        ("At (UTC)", "Customer"),
+        ("Recipient", "Smarthost's reply"),
+        ("Reason", "In observe mode"),
+    ),
     cells=_cells,
     fields=entry_fields,
     key=lambda row: row.id,

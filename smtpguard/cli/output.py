@@ -1,7 +1,7 @@
 """What the commands print: lines, JSON, and tables that people can read at 80 columns and that programs can cut.
 
 Subjects, addresses and replies come from strangers: nothing of theirs is taken for markup or for a terminal's
-commands. An id is never cut, so that it can be copied.
+commands. Nothing is ever cut: what does not fit is folded, the widest first, so that ids stay in one piece.
 """
 
 import json
@@ -64,10 +64,10 @@ def utc(time: datetime | None) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if time else ""
 
 
-def print_fields(fields: Mapping[str, str | None]) -> None:
+def print_fields(fields: Sequence[tuple[str, str | None]]) -> None:
     """Print names and values, one a line, without those that have none."""
-    width = max(len(name) for name in fields)
-    for name, value in fields.items():
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
         if value:
             say(f"{name:{width}}  {visible(value)}")
 
@@ -75,24 +75,26 @@ def print_fields(fields: Mapping[str, str | None]) -> None:
 def print_table(heads: Cells, rows: Sequence[Cells]) -> None:
     """Print a table: a row is one line where all rows fit so, and everywhere but on a terminal."""
     console = Console(highlight=False, markup=False, emoji=False)
+    flat = [_flat(heads), *map(_flat, rows)]
     if not console.is_terminal:
         console.width = MANY_COLUMNS
-    box = SIMPLE_HEAD if console.is_terminal else None
-    flat = _table([_flat(heads), *map(_flat, rows)], box)
+        console.print(_table(flat, box=None))
+        return
+    table = _table(flat, box=SIMPLE_HEAD)
     unbounded = console.options.update_width(MANY_COLUMNS)
-    fits = Measurement.get(console, unbounded, flat).maximum <= console.width
-    console.print(flat if fits else _table([heads, *rows], box))
+    fits = Measurement.get(console, unbounded, table).maximum <= console.width
+    console.print(table if fits else _table([heads, *rows], box=SIMPLE_HEAD))
 
 
 def _flat(row: Cells) -> Cells:
     return [[text] for cell in row for text in cell]
 
 
-def _table(rows: Sequence[Cells], box: Box | None) -> Table:
-    heads, *others = rows
+def _table(rows: Sequence[Cells], *, box: Box | None) -> Table:
     table = Table(box=box, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for number, head in enumerate(heads):
-        table.add_column(_cell(head), no_wrap=number == 0, overflow="fold")
+    heads, *others = rows
+    for head in heads:
+        table.add_column(_cell(head), overflow="fold")
     for row in others:
         table.add_row(*map(_cell, row))
     return table

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at quarantined messages, release and discard them.")
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID")]
+STATES = ", ".join(state.value for state in QuarantineState)
 
 
 @app.command("list")
@@ -28,9 +29,9 @@ def list_(
     ctx: typer.Context,
     state: Annotated[
         list[QuarantineState] | None,
-        typer.Option("--state", help="Only these; may be given again.", show_default="quarantined and maybe-sent"),
+        typer.Option("--state", metavar="STATE", help=f"Only these, instead of the open ones: {STATES}. Repeatable."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Those that are decided, too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All, not only those that are open.")] = False,
     limit: Limit = DEFAULT_LIMIT,
     after: Annotated[str | None, typer.Option("--after", metavar="ID", help="Begin behind this one.")] = None,
     as_json: AsJson = False,
@@ -58,7 +59,7 @@ def show(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a message: its envelope, the decision, what its header says, and what became of it."""
+    """Show a message. Its envelope, the decision, what its header says, and what became of it."""
     if content and as_json:
         raise typer.BadParameter("--content and --json exclude each other")
     if content:
@@ -82,7 +83,7 @@ def release(
         bool, typer.Option("--despite-flag", help="Also where the recipient is flagged by now.")
     ] = False,
 ) -> None:
-    """Send messages to their recipients."""
+    """Send messages to their recipients. One that is refused does not stop the others; exit code 1 then."""
 
     async def act(desks: "Desks", message_id: str) -> str:
         reply = await desks.quarantine.release(message_id, by=by, why=reason, despite_flag=despite_flag)
@@ -93,7 +94,7 @@ def release(
 
 @app.command()
 def discard(ctx: typer.Context, message_ids: Ids, *, by: By, reason: Reason) -> None:
-    """Remove messages and their content for good."""
+    """Remove messages and their content for good. One that is refused does not stop the others; exit code 1 then."""
 
     async def act(desks: "Desks", message_id: str) -> str:
         await desks.quarantine.discard(message_id, by=by, why=reason)
@@ -112,7 +113,7 @@ def settle(
     sent: Annotated[bool, typer.Option("--sent", help="It was sent: it counts as released.")] = False,
     not_sent: Annotated[bool, typer.Option("--not-sent", help="It was not sent: it waits again.")] = False,
 ) -> None:
-    """Say what became of a message that is maybe-sent; the log of the mail server knows."""
+    """Say what became of a maybe-sent message. The log of the mail server knows."""
     if sent == not_sent:
         raise typer.BadParameter("say one of --sent and --not-sent")
 
@@ -211,23 +212,23 @@ def _print_message(message: QuarantinedMessage, content: MessageContent | None) 
     body = message.parameters.body
     decided = f"{utc(message.decided_at)} UTC, by {message.decided_by}: {message.decided_why}"
     print_fields(
-        {
-            "ID": message.id,
-            "Transaction": message.transaction_id,
-            "State": message.state.value,
-            "Decided": decided if message.decided_at else None,
-            "Reason": message.reason.value,
-            "Recipient": message.recipient.text,
-            "Customer": message.customer,
-            "Reverse-path": "<> (null)" if null else str(message.reverse_path),
-            "Application": message.application,
-            "Received": f"{utc(message.received_at)} UTC",
-            "Size": f"{message.size} octets",
-            "BODY": body.value if body else None,
-            "Subject": message.subject,
-            "From": content.sender if content else None,
-            "Date": content.date if content else None,
-            "Message-ID": content.message_id if content else None,
-            "Content": None if content else "gone",
-        }
+        (
+            ("ID", message.id),
+            ("Transaction", message.transaction_id),
+            ("State", message.state.value),
+            ("Decided", decided if message.decided_at else None),
+            ("Reason", message.reason.value),
+            ("Recipient", message.recipient.text),
+            ("Customer", message.customer),
+            ("Reverse-path", "<> (null)" if null else str(message.reverse_path)),
+            ("Application", message.application),
+            ("Received", f"{utc(message.received_at)} UTC"),
+            ("Size", f"{message.size} octets"),
+            ("BODY", body.value if body else None),
+            ("Subject", message.subject),
+            ("From", content.sender if content else None),
+            ("Date", content.date if content else None),
+            ("Message-ID", content.message_id if content else None),
+            ("Content", None if content else "gone"),
+        )
     )

@@ -58,9 +58,8 @@ class SmarthostConnection(asyncio.Protocol):
     @property
     def is_clean(self) -> bool:
         """Whether it can carry another transaction: it is whole, and no reply is due or unread."""
-        return not (
-            self._broken or self._expected or self._replies or self._paused or self._parser.is_mid_reply
-        ) and not (self._transport is None or self._transport.is_closing())
+        whole = not self._broken and self._transport is not None and not self._transport.is_closing()
+        return whole and not (self._expected or self._replies or self._paused)
 
     # What the event loop calls
 
@@ -175,14 +174,12 @@ class SmarthostConnection(asyncio.Protocol):
         if poll.poll(0):
             raise self.failed("it spoke unasked or closed the connection")
 
-    def failed(self, reason: str) -> SmarthostUnavailable:
-        """Break the connection and return the error to raise; if it was broken already, with the first reason."""
-        self._break(reason)
-        return self._error()
+    def failed(self, reason: str, *, gone: bool = False) -> SmarthostUnavailable:
+        """Break the connection and return the error to raise; if it was broken already, with the first reason.
 
-    def ended(self, reason: str) -> SmarthostUnavailable:
-        """Break the connection as one that the smarthost is about to end, and return the error to raise."""
-        self._break(reason, gone=True)
+        ``gone``: it is the smarthost that ends it.
+        """
+        self._break(reason, gone=gone)
         return self._error()
 
     def close(self) -> None:

@@ -183,7 +183,7 @@ async def _require_reset(connection: SmarthostConnection, flight: Flight) -> Non
     """RSET is never refused (RFC 5321 4.1.1.5), except by a server that is about to hang up."""
     reply = await flight.answer()
     if not reply.is_positive:
-        raise connection.ended(f"it said to RSET: {reply}")
+        raise connection.failed(f"it said to RSET: {reply}", gone=True)
 
 
 def _mail(

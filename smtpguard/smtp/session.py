@@ -78,6 +78,8 @@ class GuardSMTP(SMTP):
         self._closing = False
         self._finishing = False
         self._application: Application | None = None
+        self._peer = ""
+        """The IP address of the application."""
         super().__init__(
             None,
             data_size_limit=context.settings.max_message_bytes,
@@ -94,7 +96,10 @@ class GuardSMTP(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the session: who is it?"""
         super().connection_made(transport)
-        self._application = find_application(self._context.applications, self._peer)
+        peername = transport.get_extra_info("peername")
+        if peername:  # else: it is gone already
+            self._peer = peername[0]
+            self._application = find_application(self._context.applications, self._peer)
         self._context.sessions.add(self)
         self._handler_coroutine.add_done_callback(_retrieve)
 
@@ -127,12 +132,6 @@ class GuardSMTP(SMTP):
     def abort(self) -> None:
         """End the session at once."""
         self._writer.transport.abort()
-
-    @property
-    def _peer(self) -> str:
-        """The IP address of the application."""
-        host: str = self._writer.get_extra_info("peername")[0]
-        return host
 
     def _timeout_cb(self) -> None:
         self._context.logger.info(Event.SESSION_TIMED_OUT, peer=self._peer)

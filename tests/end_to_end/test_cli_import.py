@@ -32,7 +32,7 @@ def addresses(tmp_path):
 
 @ON_BOTH_ENGINES
 async def test_ten_thousand_rows_with_three_bad_ones(smtpguard, addresses):
-    ended = await smtpguard("address", "import", str(addresses))
+    ended = await smtpguard.process("address", "import", str(addresses))
     again = await smtpguard("address", "import", str(addresses), "--json")
     listed = (await smtpguard("address", "list", "--json", "--limit", "0")).rows
     acts = (await smtpguard("audit", "list", "--json")).rows
@@ -55,13 +55,15 @@ async def test_ten_thousand_rows_with_three_bad_ones(smtpguard, addresses):
 
 
 async def test_all_rows_good(smtpguard):
-    ended = await smtpguard("address", "import", "-", stdin=b"\xef\xbb\xbfaddress\r\na@x.example\r\n\r\nb@x.example")
+    ended = await smtpguard.process(
+        "address", "import", "-", stdin=b"\xef\xbb\xbfaddress\r\na@x.example\r\n\r\nb@x.example"
+    )
 
     assert (ended.code, ended.out, ended.err) == (0, "2 rows imported, 0 rejected\n", "")
 
 
 async def test_rejected_row_of_standard_input(smtpguard):
-    ended = await smtpguard("address", "import", "-", stdin=b"address\na@x.example\nnonsense\x1b[31m\n")
+    ended = await smtpguard.process("address", "import", "-", stdin=b"address\na@x.example\nnonsense\x1b[31m\n")
 
     assert (ended.code, ended.out) == (1, "1 rows imported, 1 rejected\n")
     assert ended.err == "-:3: the address holds the character U+001B\n"

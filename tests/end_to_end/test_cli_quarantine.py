@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import pty
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -88,7 +91,7 @@ async def test_subject_of_a_stranger_is_only_text(smtpguard):
 async def test_terminal_without_the_letters_of_a_subject(smtpguard):
     await smtpguard.keep(KUNDE, subject="請求書")
 
-    listed = await smtpguard("quarantine", "list", PYTHONIOENCODING="ascii")
+    listed = await smtpguard.process("quarantine", "list", PYTHONIOENCODING="ascii")
     assert (listed.code, listed.err) == (0, "")
     assert r"\u8acb\u6c42\u66f8" in listed.out
 
@@ -144,6 +147,19 @@ async def test_reader_who_goes_is_no_error(smtpguard):
     assert await process.wait() == 1
 
 
+@pytest.mark.parametrize("option", ["--json", "--all"])
+async def test_full_disk_is_one_line(smtpguard, option):
+    await smtpguard.keep(KUNDE)
+    with Path("/dev/full").open("wb") as full:
+        process = await asyncio.create_subprocess_exec(
+            *SMTPGUARD, "quarantine", "list", option,
+            env=clean_environment(smtpguard.environment), stdout=full, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, err = await process.communicate()
+
+    assert (process.returncode, err) == (1, b"smtpguard: No space left on device\n")
+
+
 # show
 
 
@@ -181,6 +197,21 @@ async def test_content_is_byte_for_byte(smtpguard):
 
     assert (await process.communicate())[0] == message
     assert process.returncode == 0
+
+
+async def test_content_is_not_written_to_a_terminal(smtpguard):
+    (message_id,) = await smtpguard.keep(KUNDE)
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *SMTPGUARD, "quarantine", "show", message_id, "--content",
+        env=clean_environment(smtpguard.environment), stdout=theirs, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, err = await process.communicate()
+    os.close(theirs)
+    os.close(ours)
+
+    assert process.returncode == 1
+    assert err.startswith(b"smtpguard: a stranger wrote this message, and a terminal would obey it: ")
 
 
 async def test_decided_message_tells_by_whom_and_why(smtpguard):
@@ -301,7 +332,7 @@ async def test_flagged_recipient_is_refused(smtpguard, smarthost):
 async def test_two_operators_at_once_release_once(smtpguard, smarthost):
     message_ids = await smtpguard.keep(KUNDE, XYZ, ANNA)
     ended = await asyncio.gather(
-        *(smtpguard("quarantine", "release", *message_ids, "--reason", "x", "--by", who) for who in ("a", "b"))
+        *(smtpguard.process("quarantine", "release", *message_ids, "--reason", "x", "--by", who) for who in ("a", "b"))
     )
 
     released = sorted(line.partition(":")[0] for each in ended for line in each.out.splitlines())

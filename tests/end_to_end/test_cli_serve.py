@@ -42,7 +42,7 @@ async def test_serve_until_a_signal(sqlite_url, tmp_path, number):
 async def test_port_that_is_taken_is_one_line(smtpguard):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = await smtpguard("serve", SMTPGUARD_SMTP__LISTEN=endpoint)
+        ended = await smtpguard.process("serve", SMTPGUARD_SMTP__LISTEN=endpoint)
 
     assert ended.code == 1
     assert one_line(ended.err).startswith(f"smtp.listen: {endpoint}: ")
@@ -58,7 +58,7 @@ async def test_store_that_cannot_be_reached_is_one_line(tmp_path, command, engin
         if engine == "sqlite"
         else f"postgresql://x:pa55word@127.0.0.1:{free_port()}/x"
     )
-    ended = await CommandLine(url)(*command, SMTPGUARD_SMTP__LISTEN="127.0.0.1:0")
+    ended = await CommandLine(url).process(*command, SMTPGUARD_SMTP__LISTEN="127.0.0.1:0")
 
     assert ended.code == 1
     assert "pa55word" not in one_line(ended.err)
@@ -68,7 +68,7 @@ async def test_store_that_cannot_be_reached_is_one_line(tmp_path, command, engin
     "command", [["serve"], ["quarantine", "list"], ["config", "check"], ["db", "current"]], ids=" ".join
 )
 async def test_wrong_setting_is_one_line(smtpguard, command):
-    ended = await smtpguard(*command, SMTPGUARD_SMTP__MAX_RECIPIENTS="none")
+    ended = await smtpguard.process(*command, SMTPGUARD_SMTP__MAX_RECIPIENTS="none")
 
     assert (ended.code, ended.out) == (1, "")
     assert one_line(ended.err).startswith("environment variable SMTPGUARD_SMTP__MAX_RECIPIENTS: smtp.max_recipients: ")

@@ -78,7 +78,7 @@ NILS = Customer("C-1024", "Nils Nord", "nils.nord@mail.example", "")
 """A new customer: the mailbox is his, but the address book has not heard of it yet."""
 
 INVOICES = tuple(
-    Letter(number, customer, customer.addresses, f"Your invoice of May, customer {customer.reference}")
+    Letter(number, customer, customer.addresses, "Your invoice of May 2019")
     for number, customer in enumerate((*CUSTOMERS, NILS), start=1)
 )
 REMINDER = Letter(len(INVOICES) + 1, GRETA, GRETA.addresses, "Our new summer offers")

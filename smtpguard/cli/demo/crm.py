@@ -64,5 +64,5 @@ def _write(letter: Letter, now: datetime) -> bytes:
     message["Date"] = format_datetime(now)
     message["Message-ID"] = letter.message_id
     message["X-Customer-ID"] = letter.customer.reference
-    message.set_content(f"Dear {letter.customer.name},\n\nthis is about your contract and your money.\n\nThe Shop\n")
+    message.set_content(f"Dear {letter.customer.name},\n\nyour bill comes to EUR 49.90.\n\nThe Shop\n")
     return message.as_bytes()

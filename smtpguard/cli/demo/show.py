@@ -46,13 +46,18 @@ class Screen:
         self._console.print("[bold]The case of 2019, in small[/]")
         self._console.print(STORY)
 
-    def show_result(self, submissions: Sequence[Submission], deliveries: Sequence[Delivery]) -> None:
+    def show_result(
+        self,
+        submissions: Sequence[Submission],
+        deliveries: Sequence[Delivery],
+        quarantined: Sequence[QuarantinedMessage],
+    ) -> None:
         """Say who got what, and who would have got what without the guard."""
         taken = sum(len(each.taken) for each in submissions if each.accepted)
         disclosed = len(reached_strangers(deliveries))
         self._head(f"The CRM sends {len(submissions)} invoices to {taken} recipients; each is answered 250")
         self._count(len(deliveries) - disclosed, "delivered to the customer it is about", "green")
-        self._count(taken - len(deliveries), "in quarantine", "yellow")
+        self._count(len(quarantined), "in quarantine", "yellow")
         self._count(disclosed, "delivered to a stranger", "red")
         without = for_strangers(each.letter for each in submissions)
         letters = len({letter for letter, _ in without})
@@ -62,18 +67,9 @@ class Screen:
             f"Without the guard, [red]{letters} invoices about {customers} customers would now be in the mailboxes of "
             f"{strangers} strangers[/]."
         )
-
-    def show_quarantine(self, messages: Sequence[QuarantinedMessage]) -> None:
-        """Show what was kept from whom, and why."""
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        for head in ("Recipient", "Who reads it", "Letters", "Reason"):
-            table.add_column(head, overflow="fold", justify="right" if head == "Letters" else "left")
-        counted = Counter((each.recipient.text, _reader(each), each.reason.value) for each in messages)
-        for (recipient, reader, reason), count in counted.most_common():
-            table.add_row(recipient, reader, str(count), f"[yellow]{reason}[/]")
-        self._head("In quarantine")
-        self._console.print(table)
-        self._console.print(ASIDE)
+        self._show_quarantine(quarantined)
+        if not disclosed:
+            self._console.print(ASIDE)
 
     def begin_acts(self) -> None:
         """Announce the operator."""
@@ -109,7 +105,7 @@ class Screen:
             "SMTPGUARD_SMARTHOST__HOST": stage.settings.smarthost.host,
             "SMTPGUARD_SMARTHOST__PORT": str(stage.settings.smarthost.port),
         }
-        curl = ["curl", f"smtp://{LOOPBACK}:{stage.port}", "--mail-from", SENDER, "--mail-rcpt", KUNDE]
+        curl = ["curl", "-sS", f"smtp://{LOOPBACK}:{stage.port}", "--mail-from", SENDER, "--mail-rcpt", KUNDE]
         self._head("The guard stays up until Ctrl-C. In a second terminal, in this directory:")
         self._line("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()))
         for arguments in (
@@ -125,6 +121,16 @@ class Screen:
     def show_delivery(self, delivery: Delivery) -> None:
         """Tell of a delivery while others try things."""
         self._console.print(f"The mail server delivered a message to {delivery.recipient}", markup=False)
+
+    def _show_quarantine(self, messages: Sequence[QuarantinedMessage]) -> None:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for head in ("Recipient", "Who reads it", "Letters", "Reason"):
+            table.add_column(head, overflow="fold", justify="right" if head == "Letters" else "left")
+        counted = Counter((each.recipient.text, _reader(each), each.reason.value) for each in messages)
+        for (recipient, reader, reason), count in counted.most_common():
+            table.add_row(recipient, reader, str(count), f"[yellow]{reason}[/]")
+        self._head("In quarantine")
+        self._console.print(table)
 
     def _head(self, text: str) -> None:
         self._console.print(f"\n[bold]{text}[/]")

@@ -30,8 +30,13 @@ def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
 
 @pytest.fixture
 async def relay_to() -> AsyncIterator[Open]:
-    """Open the client side towards a scripted smarthost; whatever a test does, no place stays taken."""
+    """Open the client side towards a scripted smarthost.
+
+    Whatever a test does, no place stays taken, and nothing that the event loop calls fails.
+    """
     opened: list[Smarthost] = []
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
 
     def open_(scripted: ScriptedSmarthost, **settings: Any) -> Smarthost:
         opened.append(Smarthost(scripted.settings(**settings), hostname="guard.test"))
@@ -42,3 +47,4 @@ async def relay_to() -> AsyncIterator[Open]:
         await smarthost.close()
         await eventually(lambda pool=smarthost._pool: pool.borrowed == 0)
         assert smarthost._pool.idle == 0
+    assert not failures

@@ -8,11 +8,12 @@ import pytest
 
 from smtpguard.errors import SmarthostUnavailable
 from smtpguard.relay.connection import UPLOAD_SLICE_OCTETS, SmarthostConnection
-from tests.integration.relay.deliveries import ALICE, begin
-from tests.support.scripted_smarthost import ScriptedSmarthost, stall
+from tests.integration.relay.deliveries import ALICE, WIRE, begin
+from tests.support.scripted_smarthost import ScriptedSmarthost, hang, stall
 
 
-async def test_small_packets_go_out_at_once(relay_to) -> None:
+async def test_octets_wait_nowhere_in_this_process(relay_to) -> None:
+    """Neither for more to come (Nagle) nor in the transport, once an upload has ended."""
     async with ScriptedSmarthost() as scripted:
         transaction = begin(relay_to(scripted))
         await transaction.rcpt([ALICE])
@@ -22,11 +23,12 @@ async def test_small_packets_go_out_at_once(relay_to) -> None:
         own = connection._transport.get_extra_info("socket")
 
         assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert connection._transport.get_write_buffer_limits() == (0, 0)
         await transaction.abort()
 
 
 async def test_closed_while_it_connects() -> None:
-    async with ScriptedSmarthost() as scripted:
+    async with ScriptedSmarthost(greeting=hang()) as scripted:
         connection = SmarthostConnection("smarthost")
         connection.close()
         loop = asyncio.get_running_loop()
@@ -36,6 +38,23 @@ async def test_closed_while_it_connects() -> None:
         assert not connection.is_clean
         with pytest.raises(SmarthostUnavailable, match="closed by the guard"):
             connection.write(b"NOOP\r\n", replies=1)
+
+
+async def test_no_dot_goes_into_a_socket_that_is_being_closed(relay_to) -> None:
+    """The event loop knows that the connection is lost, and has not told yet."""
+    async with ScriptedSmarthost() as scripted:
+        transaction = begin(relay_to(scripted))
+        await transaction.rcpt([ALICE])
+        await transaction.send_body(WIRE)
+        connection = transaction._connection
+        assert connection is not None
+        assert connection._transport is not None
+        connection._transport.abort()
+        with pytest.raises(SmarthostUnavailable, match="closed"):
+            await transaction.finish()
+
+        await scripted.wait_until_closed()
+        assert not scripted.messages
 
 
 @pytest.mark.parametrize("slice_octets", [UPLOAD_SLICE_OCTETS, 30_000_000])

@@ -9,6 +9,7 @@ import pytest
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.reply import Reply
 from smtpguard.errors import SmarthostLost, SmarthostUnavailable
+from smtpguard.relay.connection import UPLOAD_SLICE_OCTETS
 from smtpguard.relay.smarthost import Smarthost, SmarthostTransaction
 from smtpguard.settings import SmarthostSettings
 from tests.integration.relay.deliveries import ALICE, BOB, CAROL, NO_PIPELINING, WIRE, begin, deliver
@@ -293,23 +294,25 @@ async def test_a_connection_that_ends_in_the_body(relay_to, end: Callable[[], Ac
         assert not scripted.messages
 
 
-async def test_a_smarthost_that_reads_slowly_is_not_blocked(relay_to) -> None:
-    """The upload takes longer than block_timeout; no stretch of it without progress does."""
+@pytest.mark.parametrize("slice_octets", [UPLOAD_SLICE_OCTETS, 30_000_000])
+async def test_a_smarthost_that_reads_slowly_is_not_blocked(relay_to, monkeypatch, slice_octets: int) -> None:
+    """The upload, or even one slice of it, takes longer than block_timeout; no stretch without progress does."""
+    monkeypatch.setattr("smtpguard.relay.connection.UPLOAD_SLICE_OCTETS", slice_octets)
     loop = asyncio.get_running_loop()
 
     async def breathe(_: Session) -> None:
-        await asyncio.wait([loop.create_future()], timeout=0.05)
+        await asyncio.wait([loop.create_future()], timeout=0.06)
 
     pauses = {n * 500_000: breathe for n in range(16)}
     async with ScriptedSmarthost(body=pauses, receive_buffer=65536) as scripted:
-        transaction = begin(relay_to(scripted, block_timeout=0.3))
+        transaction = begin(relay_to(scripted, block_timeout=0.7))
         await transaction.rcpt([ALICE])
         begun = loop.time()
         await transaction.send_body(b"x" * 12_000_000 + b"\r\n")
         took = loop.time() - begun
         await transaction.finish()
 
-        assert took > 0.3
+        assert took > 0.7
         assert len(scripted.messages[0].wire) == 12_000_002
 
 

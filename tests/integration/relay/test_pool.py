@@ -13,7 +13,6 @@ from tests.support.scripted_smarthost import (
     CAPABILITIES,
     Action,
     ScriptedSmarthost,
-    Session,
     drop,
     hang,
     hold,
@@ -84,6 +83,8 @@ async def test_a_stale_connection_is_replaced_once(relay_to, capabilities, death
         assert scripted.messages[1].recipients == ["bob@x.test"]
         assert "RSET" not in scripted.connections[1].commands
         assert smarthost._pool.borrowed == 0
+        await deliver(smarthost)
+        assert "RSET" in scripted.connections[1].commands
 
 
 async def test_a_stale_connection_is_not_replaced_twice(relay_to) -> None:
@@ -151,7 +152,7 @@ async def test_restart_tries_no_other_connection(relay_to, reused: bool) -> None
 @pytest.mark.parametrize("step", ["rset", "mail"])
 async def test_silence_on_a_reused_connection_is_not_waited_for_twice(relay_to, step: str) -> None:
     async with ScriptedSmarthost() as scripted:
-        smarthost = relay_to(scripted, command_timeout=0.05)
+        smarthost = relay_to(scripted, command_timeout=0.2)
         await deliver(smarthost)
         setattr(scripted, step, hang())
         with pytest.raises(SmarthostUnavailable, match="no reply within"):
@@ -198,12 +199,12 @@ async def test_an_idle_connection_is_closed_with_quit(relay_to) -> None:
 async def test_an_idle_connection_in_use_again_is_not_closed(relay_to) -> None:
     event = asyncio.Event()
     async with ScriptedSmarthost() as scripted:
-        smarthost = relay_to(scripted, idle_timeout=0.05)
+        smarthost = relay_to(scripted, idle_timeout=0.2)
         await deliver(smarthost)
         scripted.dot = hold(event)
         delivery = asyncio.create_task(deliver(smarthost))
         await scripted.wait_for_message(2)
-        await asyncio.wait({delivery}, timeout=0.1)
+        await asyncio.wait({delivery}, timeout=0.3)
         event.set()
 
         assert (await delivery).is_positive
@@ -252,6 +253,15 @@ async def test_quit_is_not_waited_for_long(relay_to, monkeypatch) -> None:
         assert scripted.connections[0].commands[-1] == "QUIT"
 
 
+async def test_the_answer_to_quit_ends_the_connection(relay_to, monkeypatch) -> None:
+    monkeypatch.setattr("smtpguard.relay.connection.QUIT_SECONDS", 1000)
+    async with ScriptedSmarthost(quit=sequence(usual(), hang())) as scripted:
+        smarthost = relay_to(scripted)
+        await deliver(smarthost)
+        await smarthost.close()
+        await scripted.wait_until_closed()
+
+
 async def test_who_finds_all_connections_in_use_waits_for_one(relay_to) -> None:
     event = asyncio.Event()
     async with ScriptedSmarthost(dot=in_turn(hold(event))) as scripted:
@@ -269,7 +279,7 @@ async def test_who_finds_all_connections_in_use_waits_for_one(relay_to) -> None:
 
 async def test_who_waits_for_too_long_hears_that_all_are_in_use(relay_to) -> None:
     async with ScriptedSmarthost() as scripted:
-        smarthost = relay_to(scripted, max_connections=1, connect_timeout=0.05)
+        smarthost = relay_to(scripted, max_connections=1, connect_timeout=0.2)
         holder = begin(smarthost)
         await holder.rcpt([ALICE])
         with pytest.raises(SmarthostUnavailable, match="all 1 connections were in use for"):
@@ -297,22 +307,21 @@ async def test_who_gives_up_waiting_takes_no_place(relay_to) -> None:
         await deliver(smarthost)
 
 
-async def test_never_more_connections_than_allowed(relay_to, monkeypatch) -> None:
-    """Not even for the moment in which a worn one takes its leave."""
-    monkeypatch.setattr("smtpguard.relay.pool.MAX_TRANSACTIONS", 2)
-    peak = 0
+async def test_a_connection_that_takes_its_leave_still_has_its_place(relay_to, monkeypatch) -> None:
+    """So that the smarthost never sees more connections than are allowed."""
+    monkeypatch.setattr("smtpguard.relay.pool.MAX_TRANSACTIONS", 1)
+    event = asyncio.Event()
+    async with ScriptedSmarthost(quit=hold(event)) as scripted:
+        smarthost = relay_to(scripted, max_connections=1)
+        await deliver(smarthost)
+        await scripted.wait_for_command("QUIT")
+        second = asyncio.create_task(deliver(smarthost))
+        await asyncio.wait({second}, timeout=0.02)
 
-    async def count(session: Session) -> None:
-        nonlocal peak
-        peak = max(peak, len(scripted.open_connections))
-        await usual()(session)
-
-    async with ScriptedSmarthost(mail=count) as scripted:
-        smarthost = relay_to(scripted, max_connections=3)
-        await asyncio.gather(*(deliver(smarthost) for _ in range(40)))
-
-        assert len(scripted.messages) == 40
-        assert peak == 3
+        assert len(scripted.connections) == smarthost._pool.borrowed == 1
+        event.set()
+        await second
+        assert len(scripted.connections) == 2
 
 
 async def test_a_closed_pool_lends_nothing(relay_to) -> None:
@@ -326,6 +335,15 @@ async def test_a_closed_pool_lends_nothing(relay_to) -> None:
 
         assert scripted.connections[0].commands[-1] == "QUIT"
         assert len(scripted.connections) == 1
+
+
+async def test_a_closed_pool_has_no_timer_left(relay_to) -> None:
+    async with ScriptedSmarthost() as scripted:
+        smarthost = relay_to(scripted, idle_timeout=0.02)
+        await deliver(smarthost)
+        await smarthost.close()
+        never = asyncio.get_running_loop().create_future()
+        await asyncio.wait({never}, timeout=0.04)  # what would go off then fails this test (see relay_to)
 
 
 async def test_close_lets_a_transaction_end(relay_to) -> None:

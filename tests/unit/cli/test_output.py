@@ -139,6 +139,6 @@ def test_long_recipient_is_folded_and_not_cut(terminal):
 
 
 def test_fields_without_value_are_left_out(capsys):
-    print_fields({"ID": ID, "Customer": None, "Subject": f"x{ESCAPES}"})
+    print_fields((("ID", ID), ("Customer", None), ("Subject", f"x{ESCAPES}"), ("ID", "again")))
 
-    assert capsys.readouterr().out == f"ID        {ID}\nSubject   x{visible(ESCAPES)}\n"
+    assert capsys.readouterr().out == f"ID        {ID}\nSubject   x{visible(ESCAPES)}\nID        again\n"
