@@ -92,7 +92,7 @@ async def serve(settings: Settings) -> None:
             Event.GUARD_STARTED,
             version=smtpguard.__version__,
             listen=[str(endpoint) for endpoint in endpoints],
-            smarthost=f"{settings.smarthost.host}:{settings.smarthost.port}",
+            smarthost=str(Endpoint(settings.smarthost.host, settings.smarthost.port)),
             store=masked_url(settings.store.url),
             mode=settings.policy.mode.value,
         )
@@ -111,21 +111,32 @@ def applications(settings: Settings) -> tuple[Application, ...]:
 async def _tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
     """Give a way to start tasks; at the end of the block those that remain get LAST_SECONDS, and are cancelled then."""
     started: set[asyncio.Task[Any]] = set()
-    async with asyncio.TaskGroup() as group:
+    try:
+        async with asyncio.TaskGroup() as group:
 
-        def spawn(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-            task = group.create_task(work)
-            started.add(task)
-            task.add_done_callback(started.discard)
-            return task
+            def spawn(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+                task = group.create_task(work)
+                started.add(task)
+                task.add_done_callback(started.discard)
+                return task
 
-        try:
-            yield spawn
-        finally:
-            if started:
-                _, late = await asyncio.wait(started, timeout=LAST_SECONDS)
-                for task in late:
-                    task.cancel()
+            try:
+                yield spawn
+            finally:
+                await _finish(started)
+    except BaseExceptionGroup as group_of_one:
+        # What the block itself raised is for its caller, who knows of no group.
+        [error, *others] = group_of_one.exceptions
+        if others:
+            raise
+        raise error from None
+
+
+async def _finish(started: set[asyncio.Task[Any]]) -> None:
+    if started:
+        _, late = await asyncio.wait(started, timeout=LAST_SECONDS)
+        for task in late:
+            task.cancel()
 
 
 def _upgrade_embedded(url: str, logger: Logger) -> None:

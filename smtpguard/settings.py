@@ -259,9 +259,12 @@ class Settings(_Section):
         return self.application or (ApplicationSettings(name="default", networks=LOOPBACK),)
 
     def masked(self) -> dict[str, Any]:
-        """The effective tree as plain values, with secrets masked."""
+        """The effective tree as plain values that can be read again, with secrets masked."""
         tree = self.model_dump(mode="json", exclude_none=True)
-        tree["store"]["url"] = masked_url(self.store.url)
+        if self.store.url_file:  # both together are an error
+            del tree["store"]["url"]
+        else:
+            tree["store"]["url"] = masked_url(self.store.url)
         return tree
 
 

@@ -1,7 +1,6 @@
 """``smtpguard config``: look at the settings before they are used."""
 
 import os
-from typing import Any
 
 import typer
 
@@ -26,15 +25,8 @@ def print_(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Print all settings in effect, with secrets masked. It is TOML that can be read again."""
     import tomli_w  # noqa: PLC0415 - not needed by any other command
 
-    tree = _readable_again(settings_of(ctx).masked())
+    tree = settings_of(ctx).masked()
     if as_json:
         print_json(tree)
     else:
         say(tomli_w.dumps(tree).rstrip())
-
-
-def _readable_again(tree: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the URL that came from a file of its own: both together are an error."""
-    if "url_file" in tree["store"]:
-        tree["store"].pop("url", None)
-    return tree

@@ -420,7 +420,7 @@ def test_no_secret_is_shown(load, url_file) -> None:
         assert "geheim" not in str(settings)
         assert "geheim" not in repr(settings.masked())
     assert direct.masked()["store"] == {"url": "postgresql://guard:***@db/guard"}
-    assert by_file.masked()["store"] == {"url": "postgresql://guard:***@db/guard", "url_file": str(url_file)}
+    assert by_file.masked()["store"] == {"url_file": str(url_file)}
 
 
 def test_effective_settings_can_be_read_again(load) -> None:
