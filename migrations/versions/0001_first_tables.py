@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-TIME = sa.DateTime(timezone=True)
+TIME = sa.DateTime(timezone=True).with_variant(sa.BigInteger, "sqlite")
 
 
 def upgrade() -> None:
@@ -25,16 +25,17 @@ def upgrade() -> None:
 def create_address_book() -> None:
     op.create_table(
         "addresses",
+        sa.Column("id", NUMBER, sa.Identity(), nullable=False),
         sa.Column("lookup_key", KEY, nullable=False),
         sa.Column("address", sa.Text, nullable=False),
         sa.Column("flag_reason", sa.Text),
         sa.Column("flag_since", TIME),
         sa.Column("flag_by", sa.Text),
-        sa.Column("first_seen", TIME, nullable=False),
-        sa.Column("last_seen", TIME, nullable=False),
-        sa.PrimaryKeyConstraint("lookup_key", name="pk_addresses"),
-        sqlite_with_rowid=False,
+        sa.Column("first_seen", TIME),
+        sa.Column("last_seen", TIME),
+        sa.PrimaryKeyConstraint("id", name="pk_addresses"),
     )
+    op.create_index("uq_addresses_lookup_key", "addresses", ["lookup_key"], unique=True)
     op.create_index(
         "ix_addresses_flagged",
         "addresses",
@@ -44,37 +45,31 @@ def create_address_book() -> None:
     )
     op.create_table(
         "bindings",
-        sa.Column("lookup_key", KEY, nullable=False),
+        sa.Column("address_id", NUMBER, nullable=False),
         sa.Column("customer", KEY, nullable=False),
         sa.Column("first_seen", TIME, nullable=False),
         sa.Column("last_seen", TIME, nullable=False),
-        sa.CheckConstraint("customer <> ''", name="ck_bindings_customer_named"),
-        sa.PrimaryKeyConstraint("lookup_key", "customer", name="pk_bindings"),
+        sa.CheckConstraint("customer <> ''", name=op.f("ck_bindings_customer_named")),
+        sa.ForeignKeyConstraint(["address_id"], ["addresses.id"], name="fk_bindings_address_id"),
+        sa.PrimaryKeyConstraint("address_id", "customer", name="pk_bindings"),
         sqlite_with_rowid=False,
     )
     op.create_table(
         "vouchers",
         sa.Column("id", NUMBER, sa.Identity(), nullable=False),
-        sa.Column("lookup_key", KEY, nullable=False),
+        sa.Column("address_id", NUMBER, nullable=False),
         sa.Column("customer", KEY, nullable=False),
         sa.Column("method", sa.Text, nullable=False),
         sa.Column("verified_at", TIME, nullable=False),
         sa.Column("verified_by", sa.Text, nullable=False),
-        sa.Column("evidence", KEY, nullable=False),
+        sa.Column("evidence", sa.Text, nullable=False),
         sa.Column("valid_until", TIME),
         sa.Column("revoked_at", TIME),
-        sa.ForeignKeyConstraint(["lookup_key"], ["addresses.lookup_key"], name="fk_vouchers_lookup_key"),
+        sa.Column("import_source", KEY),
+        sa.ForeignKeyConstraint(["address_id"], ["addresses.id"], name="fk_vouchers_address_id"),
         sa.PrimaryKeyConstraint("id", name="pk_vouchers"),
     )
-    op.create_index("ix_vouchers_lookup_key", "vouchers", ["lookup_key", "customer"])
-    op.create_index(
-        "uq_vouchers_import",
-        "vouchers",
-        ["lookup_key", "customer", "evidence"],
-        unique=True,
-        sqlite_where=sa.text("method = 'import'"),
-        postgresql_where=sa.text("method = 'import'"),
-    )
+    op.create_index("uq_vouchers_import", "vouchers", ["address_id", "customer", "import_source"], unique=True)
 
 
 def create_quarantine() -> None:

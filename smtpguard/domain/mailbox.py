@@ -97,7 +97,7 @@ def split_path(argument: str) -> tuple[str, str]:
 
 def ascii_lower(text: str) -> str:
     """Lower-case A to Z and nothing else: ``str.lower`` would turn U+212A, the Kelvin sign, into ``k``."""
-    return text.translate(_ASCII_LOWER)
+    return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
 
 
 def _refuse_unseen(text: str) -> None:
@@ -167,5 +167,5 @@ def _address_literal_key(literal: str) -> str:
 
 
 def _refuse_longer(what: str, text: str, limit: int) -> None:
-    if len(text.encode("utf-8")) > limit:
+    if (len(text) if text.isascii() else len(text.encode("utf-8"))) > limit:
         raise MailboxSyntaxError(f"the {what} is longer than {limit} octets")

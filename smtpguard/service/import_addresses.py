@@ -1,5 +1,6 @@
 """Import addresses from CSV: streaming, row by row; a row that is wrong is reported and does not stop the rest."""
 
+import asyncio
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -69,10 +70,14 @@ async def import_addresses(
     rows = read_rows(lines, reject)
     imported = 0
     try:
-        while chunk := list(islice(rows, CHUNK_ROWS)):
-            await store.address_book.import_rows(chunk, now=clock(), by=by)
+        chunk = list(islice(rows, CHUNK_ROWS))
+        while chunk:
+            # One chunk is parsed while the one before is written.
+            write = store.address_book.import_rows(chunk, now=clock(), by=by)
+            _, following = await asyncio.gather(write, asyncio.to_thread(lambda: list(islice(rows, CHUNK_ROWS))))
             imported += len(chunk)
             on_imported(imported)
+            chunk = following
     finally:
         why = f"{imported} rows imported, {rejected} rejected"
         await store.audit_log.audit(Act(at=clock(), actor=by, kind=ActKind.ADDRESS_IMPORT, subject=name, why=why))

@@ -45,11 +45,11 @@ class AddressBook:
         """Add a voucher; the address and its customer are on record from now on. A flag stays."""
 
         def work(connection: Connection) -> None:
+            append_act(connection, act)
             see_address(connection, mailbox, act.at)
             if voucher.customer is not None:
                 see_bindings(connection, {(mailbox.lookup_key, voucher.customer): act.at})
-            connection.execute(insert(vouchers), _voucher_values(mailbox, voucher))
-            append_act(connection, act)
+            connection.execute(insert(vouchers).values(_voucher_values(mailbox, voucher)))
 
         await self._writer.write(work, durable=True)
 
@@ -57,10 +57,10 @@ class AddressBook:
         """Flag an address; a newer flag takes the place of one that stands."""
 
         def work(connection: Connection) -> None:
+            append_act(connection, act)
             see_address(connection, mailbox, act.at)
             values = {"flag_reason": flag.reason, "flag_since": flag.since, "flag_by": flag.by}
             connection.execute(update(addresses).where(addresses.c.lookup_key == mailbox.lookup_key).values(values))
-            append_act(connection, act)
 
         await self._writer.write(work, durable=True)
 
@@ -68,8 +68,8 @@ class AddressBook:
         """Take the flag off; raises NotFound, and ActRefused where there is no flag."""
 
         def work(connection: Connection) -> None:
-            _take_flag_off(connection, mailbox)
             append_act(connection, act)
+            _take_flag_off(connection, mailbox)
 
         await self._writer.write(work, durable=True)
 
@@ -82,7 +82,8 @@ class AddressBook:
     ) -> builtins.list[AddressRecord]:
         """Return the addresses behind the lookup key ``after``, in the order of their keys; ``limit`` 0: all.
 
-        ``standing`` is the one where no customer is asked about. Nothing that is listed is unknown.
+        ``standing`` is the one where no customer is asked about; unknown addresses, which live traffic has bound to
+        customers, are listed where they are asked for.
         """
 
         def page(connection: Connection, after: str | None, rows: int) -> list[AddressRecord]:
@@ -93,14 +94,15 @@ class AddressBook:
     async def import_rows(self, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
         """Take over a chunk of an import in one transaction; the same chunk again changes nothing but ``last_seen``.
 
-        An import adds and flags, and never revokes nor unflags. Some thousands of rows are a good chunk.
+        An import adds and flags, and never revokes nor unflags. Some thousands of rows are a good chunk. The commit is
+        relaxed: it is on disk with the next durable one, such as that of the import's act.
         """
         await self._long_work.write(lambda connection: import_chunk(connection, rows, now=now, by=by))
 
 
 def _voucher_values(mailbox: Mailbox, voucher: Voucher) -> dict[str, Any]:
     return {
-        "lookup_key": mailbox.lookup_key,
+        "address_id": select(addresses.c.id).where(addresses.c.lookup_key == mailbox.lookup_key).scalar_subquery(),
         "customer": voucher.customer or "",
         "method": voucher.method,
         "verified_at": voucher.verified_at,
@@ -117,6 +119,6 @@ def _take_flag_off(connection: Connection, mailbox: Mailbox) -> None:
     flagged = update(addresses).where(is_this, addresses.c.flag_since.is_not(None))
     if connection.execute(flagged.values(no_flag)).rowcount:
         return
-    if connection.execute(select(addresses.c.lookup_key).where(is_this)).first() is None:
+    if connection.execute(select(addresses.c.id).where(is_this, addresses.c.first_seen.is_not(None))).first() is None:
         raise NotFound(f"{mailbox} is not on record")
     raise ActRefused(f"{mailbox} is not flagged")

@@ -1,7 +1,7 @@
 """All that is on record of an address, put together for people to read."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +12,9 @@ from sqlalchemy import (
     Table,
     and_,
     exists,
-    false,
     literal,
     not_,
     select,
-    true,
 )
 
 from smtpguard.domain.standing import AddressRecord, Binding, Flag, Standing, Voucher
@@ -26,9 +24,11 @@ from smtpguard.storage.tables import UtcDateTime, addresses, bindings, vouchers
 
 def read_record(connection: Connection, lookup_key: str) -> AddressRecord:
     """Read what is on record of one address, which may be nothing."""
-    row = connection.execute(select(addresses).where(addresses.c.lookup_key == lookup_key)).first()
-    [record] = _records(connection, {lookup_key: row})
-    return record
+    rows = connection.execute(select(addresses).where(addresses.c.lookup_key == lookup_key)).all()
+    nothing = AddressRecord(
+        lookup_key, lookup_key, flag=None, bindings=(), vouchers=(), first_seen=None, last_seen=None
+    )
+    return next(iter(_records(connection, rows)), nothing)
 
 
 def read_records(
@@ -37,55 +37,50 @@ def read_records(
     """Read the addresses of a standing that come after a lookup key, in the order of their keys."""
     query = select(addresses).where(_has_standing(standing, now), addresses.c.lookup_key > (after or ""))
     page = connection.execute(query.order_by(addresses.c.lookup_key).limit(rows)).all()
-    return _records(connection, {row.lookup_key: row for row in page})
+    return _records(connection, page)
 
 
 def _has_standing(standing: Standing | None, now: datetime) -> ColumnElement[bool]:
     """``AddressRecord.standing`` in SQL."""
     holding = voucher_holds(literal(now, UtcDateTime))
-    vouched = exists().where(vouchers.c.lookup_key == addresses.c.lookup_key, *holding)
+    vouched = exists().where(vouchers.c.address_id == addresses.c.id, *holding)
+    on_record, not_flagged = addresses.c.first_seen.is_not(None), addresses.c.flag_since.is_(None)
     match standing:
         case None:
-            return true()
+            return on_record
         case Standing.UNKNOWN:
-            return false()
+            return not_(on_record)
         case Standing.UNVERIFIED:
-            return and_(addresses.c.flag_since.is_(None), not_(vouched))
+            return and_(on_record, not_flagged, not_(vouched))
         case Standing.VERIFIED:
-            return and_(addresses.c.flag_since.is_(None), vouched)
+            return and_(on_record, not_flagged, vouched)
         case Standing.FLAGGED:
             return addresses.c.flag_since.is_not(None)
 
 
-def _records(connection: Connection, rows: Mapping[str, Row[Any] | None]) -> list[AddressRecord]:
-    bound = _rows_by_key(connection, bindings, rows.keys())
-    vouched = _rows_by_key(connection, vouchers, rows.keys())
+def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[AddressRecord]:
+    numbers = [row.id for row in rows]
+    bound, vouched = _rows_of(connection, bindings, numbers), _rows_of(connection, vouchers, numbers)
     return [
         AddressRecord(
-            address=row.address if row else lookup_key,
-            lookup_key=lookup_key,
-            flag=_flag(row) if row else None,
-            bindings=tuple(_binding(item) for item in bound[lookup_key]),
-            vouchers=tuple(_voucher(item) for item in vouched[lookup_key]),
-            first_seen=row.first_seen if row else None,
-            last_seen=row.last_seen if row else None,
+            address=row.address,
+            lookup_key=row.lookup_key,
+            flag=Flag(row.flag_reason, row.flag_since, row.flag_by) if row.flag_since else None,
+            bindings=tuple(_binding(binding) for binding in bound[row.id]),
+            vouchers=tuple(_voucher(voucher) for voucher in vouched[row.id]),
+            first_seen=row.first_seen,
+            last_seen=row.last_seen,
         )
-        for lookup_key, row in rows.items()
+        for row in rows
     ]
 
 
-def _rows_by_key(
-    connection: Connection, table: Table, lookup_keys: Collection[str]
-) -> defaultdict[str, list[Row[Any]]]:
-    found: defaultdict[str, list[Row[Any]]] = defaultdict(list)
-    query = select(table).where(table.c.lookup_key.in_(lookup_keys)).order_by(*table.primary_key)
+def _rows_of(connection: Connection, table: Table, numbers: Sequence[int]) -> defaultdict[int, list[Row[Any]]]:
+    found: defaultdict[int, list[Row[Any]]] = defaultdict(list)
+    query = select(table).where(table.c.address_id.in_(numbers)).order_by(*table.primary_key)
     for row in connection.execute(query):
-        found[row.lookup_key].append(row)
+        found[row.address_id].append(row)
     return found
-
-
-def _flag(row: Row[Any]) -> Flag | None:
-    return Flag(row.flag_reason, row.flag_since, row.flag_by) if row.flag_since else None
 
 
 def _binding(row: Row[Any]) -> Binding:

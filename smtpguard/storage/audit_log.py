@@ -1,6 +1,8 @@
 """The audit log: acts in one chain, each with the hash of the one before.
 
-Acts are appended by the transaction that does what they tell of, one after the other across all processes of a store.
+Acts are appended by the transaction that does what they tell of, one after the other across all processes of a store:
+who appends holds the chain's lock until the commit. The act is the first thing that its transaction writes, so that
+nobody waits for that lock who holds what its holder waits for.
 """
 
 import builtins

@@ -1,10 +1,10 @@
 """What the two engines are told in different words, within a transaction."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import psycopg
-from sqlalchemy import Connection, Dialect, Table, func, select
+from sqlalchemy import Connection, Dialect, Executable, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
@@ -23,6 +23,14 @@ def lock(connection: Connection, number: int) -> None:
     """
     if _is_postgres(connection):
         connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+def execute_rows(connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Execute a statement for each row; return how many rows it met in all.
+
+    For a single row psycopg's way of executing many costs three times as much as executing one.
+    """
+    return connection.execute(statement, rows[0] if len(rows) == 1 else rows).rowcount
 
 
 def storing(dialect: Dialect, kind: TypeEngine[Any]) -> Callable[[Any], Any]:

@@ -5,11 +5,12 @@ Only what concerns the store is translated: it cannot be reached, is locked, is 
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from smtpguard.errors import StoreError, StoreFull, StoreUnavailable
 
@@ -31,6 +32,9 @@ _POSTGRES_FULL = "53100"
 _POSTGRES_READ_ONLY = "25006"  # a standby, after a fail-over
 _POSTGRES_NO_PRIVILEGE = "42501"
 _POSTGRES_INTERNAL = "XX"
+MAX_DEADLOCKS = 3
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -56,6 +60,17 @@ def as_store_error(error: Exception) -> StoreError | None:
             return _postgres_error(cause, words)
         case _:
             return None
+
+
+def despite_deadlocks(transaction: Callable[[], T]) -> T:
+    """Run a transaction, and some times again where the server ended it to break a deadlock: nothing was written."""
+    for _ in range(MAX_DEADLOCKS):
+        try:
+            return transaction()
+        except OperationalError as error:
+            if not isinstance(error.orig, psycopg.errors.DeadlockDetected):
+                raise
+    return transaction()
 
 
 def _sqlite_error(error: sqlite3.Error, words: str) -> StoreError | None:

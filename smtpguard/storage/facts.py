@@ -1,4 +1,4 @@
-"""What a look-up reads of an address: Core expressions that both engines compile, each into its own statement.
+"""What a look-up reads of an address: Core expressions that both engines compile, each into a statement of its own.
 
 A fact is a scalar sub-select and not EXISTS: PostgreSQL may answer EXISTS by hashing a whole table, and would go on
 doing so, with a plan made while the table was small.
@@ -9,22 +9,20 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, literal_column, or_, select
 
-from smtpguard.domain.standing import NOTHING_ON_RECORD, AddressFacts
+from smtpguard.domain.standing import AddressFacts
 from smtpguard.storage.tables import addresses, bindings, vouchers
 
 _ONE: ColumnElement[int] = literal_column("1")
 _NOBODY: ColumnElement[str] = literal_column("''")
 
 
-def fact_columns(
-    lookup_key: ColumnElement[str], customer: ColumnElement[str], now: ColumnElement[Any]
-) -> list[ColumnElement[Any]]:
-    """The columns of one look-up, in the order that ``facts_of`` reads; ``customer`` is '' where none is named."""
-    flag = select(addresses.c.flag_since.is_not(None)).where(addresses.c.lookup_key == lookup_key)
-    holding = (vouchers.c.lookup_key == lookup_key, *voucher_holds(now))
-    bound = bindings.c.lookup_key == lookup_key
+def fact_columns(customer: ColumnElement[str], now: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    """The facts of a row of ``addresses``, in the order that ``facts_of`` reads; ``customer`` is '' for none."""
+    holding = (vouchers.c.address_id == addresses.c.id, *voucher_holds(now))
+    bound = bindings.c.address_id == addresses.c.id
     return [
-        flag.correlate_except(addresses).scalar_subquery(),
+        addresses.c.first_seen.is_not(None),
+        addresses.c.flag_since.is_not(None),
         _any_row(vouchers, *holding, vouchers.c.customer == _NOBODY),
         _any_row(vouchers, *holding, vouchers.c.customer != _NOBODY),
         _any_row(vouchers, *holding, vouchers.c.customer == customer, vouchers.c.customer != _NOBODY),
@@ -39,18 +37,16 @@ def voucher_holds(now: ColumnElement[Any]) -> Sequence[ColumnElement[bool]]:
 
 
 def facts_of(row: Sequence[Any]) -> AddressFacts:
-    """Read the facts out of a row of ``fact_columns``; ``flagged`` is NULL where there is no address."""
-    flagged, address_wide, any_customer, for_customer, bound, bound_to_others = row
-    if flagged is None and not (bound or bound_to_others):
-        return NOTHING_ON_RECORD
+    """Read the facts out of a row of ``fact_columns``."""
+    on_record, flagged, address_wide, for_any_customer, for_customer, bound, bound_to_others = map(bool, row)
     return AddressFacts(
-        on_record=flagged is not None,
-        flagged=bool(flagged),
-        vouched_address_wide=bool(address_wide),
-        vouched_for_any_customer=bool(any_customer),
-        vouched_for_customer=bool(for_customer),
-        bound_to_customer=bool(bound),
-        bound_to_others=bool(bound_to_others),
+        on_record=on_record,
+        flagged=flagged,
+        vouched_address_wide=address_wide,
+        vouched_for_any_customer=for_any_customer,
+        vouched_for_customer=for_customer,
+        bound_to_customer=bound,
+        bound_to_others=bound_to_others,
     )
 
 

@@ -13,8 +13,10 @@ from sqlalchemy import Boolean, Column, Connection, MetaData, Table, Text, bindp
 from smtpguard.domain.import_row import ImportRow
 from smtpguard.domain.standing import Standing
 from smtpguard.storage.dialects import fill, insert_into, storing
-from smtpguard.storage.sightings import upsert
-from smtpguard.storage.tables import IMPORT_METHOD, IS_IMPORT, Key, UtcDateTime, Words, addresses, bindings, vouchers
+from smtpguard.storage.sightings import upsert_addresses, upsert_bindings
+from smtpguard.storage.tables import Key, UtcDateTime, Words, addresses, bindings, vouchers
+
+IMPORT_METHOD = "import"
 
 _staged = Table(
     "staged_rows",
@@ -27,6 +29,8 @@ _staged = Table(
     Column("source", Key),
     prefixes=["TEMPORARY"],
 )
+# A join would let PostgreSQL read the whole address book for every chunk.
+_address_id = select(addresses.c.id).where(addresses.c.lookup_key == _staged.c.lookup_key).scalar_subquery()
 
 
 def import_chunk(connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
@@ -54,30 +58,31 @@ def _see_addresses(connection: Connection, now: datetime) -> None:
     at = literal(now, UtcDateTime)
     staged = select(_staged.c.lookup_key, _staged.c.address, at, at).where(_staged.c.is_first)
     columns = [addresses.c.lookup_key, addresses.c.address, addresses.c.first_seen, addresses.c.last_seen]
-    connection.execute(upsert(connection, addresses).from_select(columns, staged.order_by(_staged.c.lookup_key)))
+    connection.execute(upsert_addresses(connection).from_select(columns, staged.order_by(_staged.c.lookup_key)))
 
 
 def _see_bindings(connection: Connection, now: datetime) -> None:
     at = literal(now, UtcDateTime)
-    pair = (_staged.c.lookup_key, _staged.c.customer)
+    pair = (_address_id.label("address_id"), _staged.c.customer)
     staged = select(*pair, at, at).where(_staged.c.customer != "").distinct().order_by(*pair)
-    columns = [bindings.c.lookup_key, bindings.c.customer, bindings.c.first_seen, bindings.c.last_seen]
-    connection.execute(upsert(connection, bindings).from_select(columns, staged))
+    columns = [bindings.c.address_id, bindings.c.customer, bindings.c.first_seen, bindings.c.last_seen]
+    connection.execute(upsert_bindings(connection).from_select(columns, staged))
 
 
 def _add_vouchers(connection: Connection, by: str) -> None:
     values = {
-        vouchers.c.lookup_key: _staged.c.lookup_key,
+        vouchers.c.address_id: _address_id.label("address_id"),
         vouchers.c.customer: _staged.c.customer,
         vouchers.c.method: literal(IMPORT_METHOD),
         vouchers.c.verified_at: _staged.c.verified_at,
         vouchers.c.verified_by: literal(by, Words),
         vouchers.c.evidence: _staged.c.source,
+        vouchers.c.import_source: _staged.c.source,
     }
-    staged = select(*values.values()).where(_staged.c.verified_at.is_not(None)).order_by(_staged.c.lookup_key)
-    once = [vouchers.c.lookup_key, vouchers.c.customer, vouchers.c.evidence]
-    insert = insert_into(connection, vouchers).on_conflict_do_nothing(index_elements=once, index_where=IS_IMPORT)
-    connection.execute(insert.from_select(list(values), staged))
+    verified = select(*values.values()).where(_staged.c.verified_at.is_not(None))
+    once = [vouchers.c.address_id, vouchers.c.customer, vouchers.c.import_source]
+    insert = insert_into(connection, vouchers).on_conflict_do_nothing(index_elements=once)
+    connection.execute(insert.from_select(list(values), verified.order_by("address_id", _staged.c.customer)))
 
 
 def _flag(connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, insert, select
 
 from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.ledger import LedgerEntry, LedgerRow
+from smtpguard.storage.dialects import execute_rows
 from smtpguard.storage.long_work import LongWork
 from smtpguard.storage.mailboxes import stored_mailbox
 from smtpguard.storage.sightings import see_bindings
@@ -30,7 +31,7 @@ class Ledger:
         """Add entries; the customers that they name are bound to their recipients."""
 
         def work(connection: Connection) -> None:
-            connection.execute(insert(ledger), [_values(entry) for entry in entries])
+            execute_rows(connection, insert(ledger), [_values(entry) for entry in entries])
             see_bindings(connection, _sightings(entries))
 
         if entries:

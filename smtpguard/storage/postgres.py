@@ -9,7 +9,7 @@ import select as system_select
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import count
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -33,12 +33,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DisconnectionError
 
-from smtpguard.domain.standing import AddressFacts
+from smtpguard.domain.standing import NOTHING_ON_RECORD, AddressFacts
 from smtpguard.errors import StoreUnavailable
 from smtpguard.storage.driver_errors import as_store_error
 from smtpguard.storage.facts import fact_columns, facts_of
 from smtpguard.storage.line import Line, LineFailed
-from smtpguard.storage.tables import UtcDateTime
+from smtpguard.storage.tables import UtcDateTime, addresses
 
 LOOKUP_SECONDS = 5
 """How long a look-up may take in all; after that the store is unavailable."""
@@ -87,6 +87,9 @@ LOOK_UP = Manner(
         "statement_timeout": f"{LOOKUP_SECONDS}s",
         "plan_cache_mode": "force_generic_plan",  # planning costs as much as looking up
         "enable_seqscan": "off",  # the plan may be made while the tables are empty, and stays
+        "enable_bitmapscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
         "jit": "off",
     },
     answer_seconds=LOOKUP_SECONDS,
@@ -141,6 +144,7 @@ class PostgresDatabase:
             poolclass=QueuePool,
             pool_size=connections,
             max_overflow=0,
+            hide_parameters=True,  # an error goes to the log, and they may be somebody's mail
             use_native_hstore=False,
         )
         event.listen(engine, "checkout", _refuse_stale)
@@ -214,14 +218,16 @@ class PostgresReader:
 
     def _look_up(self, questions: Sequence[_Question]) -> list[list[AddressFacts]]:
         try:
-            rows = iter(self._connected().execute(_STATEMENT, _arrays(questions), prepare=True))
+            rows = self._connected().execute(_STATEMENT, _arrays(questions), prepare=True).fetchall()
         except psycopg.Error as error:
             problem = as_store_error(error)
             if problem is None:
                 raise
             self._disconnect()
             raise LineFailed(str(problem)) from error
-        return [[facts_of(row) for row in islice(rows, len(question.lookup_keys))] for question in questions]
+        found = {position: facts_of(facts) for position, *facts in rows}
+        positions = count(1)  # WITH ORDINALITY counts from 1
+        return [[found.get(next(positions), NOTHING_ON_RECORD) for _ in question.lookup_keys] for question in questions]
 
     def _connected(self) -> PromptConnection:
         if self._connection is not None and _is_stale(self._connection):
@@ -238,7 +244,7 @@ class PostgresReader:
 
 
 def _look_up_statement() -> str:
-    """Compile the look-ups of a batch: the facts of every (key, customer, time) of three arrays, in their order."""
+    """Compile the look-ups of a batch: (key, customer, time) in three arrays, facts with the position in these."""
     arrays = [
         bindparam("lookup_keys", type_=postgresql.ARRAY(Text)),
         bindparam("customers", type_=postgresql.ARRAY(Text)),
@@ -246,8 +252,9 @@ def _look_up_statement() -> str:
     ]
     columns: list[Any] = [column("lookup_key", Text), column("customer", Text), column("now", UtcDateTime)]
     asked = func.unnest(*arrays).table_valued(*columns, with_ordinality="position").render_derived(name="asked")
-    facts = fact_columns(asked.c.lookup_key, asked.c.customer, asked.c.now)
-    return str(select(*facts).select_from(asked).order_by(asked.c.position).compile(dialect=_DIALECT))
+    known = asked.join(addresses, addresses.c.lookup_key == asked.c.lookup_key)
+    facts = fact_columns(asked.c.customer, asked.c.now)
+    return str(select(asked.c.position, *facts).select_from(known).compile(dialect=_DIALECT))
 
 
 _STATEMENT = _look_up_statement().encode()

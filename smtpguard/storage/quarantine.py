@@ -18,6 +18,7 @@ from smtpguard.domain.quarantined import OPEN_STATES, MessageContent, Quarantine
 from smtpguard.errors import ActRefused, NotFound, StoreError
 from smtpguard.storage.audit_log import append_act
 from smtpguard.storage.contents import pack, unpack
+from smtpguard.storage.dialects import execute_rows
 from smtpguard.storage.long_work import LongWork
 from smtpguard.storage.mailboxes import stored_mailbox
 from smtpguard.storage.tables import message_contents, quarantined_messages
@@ -44,7 +45,7 @@ class Quarantine:
 
         def work(connection: Connection) -> None:
             connection.execute(insert(message_contents), packed)
-            connection.execute(insert(quarantined_messages), rows)
+            execute_rows(connection, insert(quarantined_messages), rows)
 
         await self._writer.write(work, durable=True)
 
@@ -95,13 +96,13 @@ class Quarantine:
         """
 
         def work(connection: Connection) -> None:
+            append_act(connection, act)
             message = _get(connection, message_id)
             _lock_content(connection, message.transaction_id)
             if not _moved(connection, message_id, expected=expected, to=to, act=act):
                 now = _state_in_words(_get(connection, message_id))
                 raise ActRefused(f"message {message_id} is {now}, not {expected.value}")
             _drop_content_of_closed(connection, message.transaction_id)
-            append_act(connection, act)
 
         await self._writer.write(work, durable=True)
 

@@ -77,7 +77,7 @@ def locked(database: Database) -> Iterator[Connection]:
 
 @contextmanager
 def _connected(database: Database, *, writes: bool = False) -> Iterator[Connection]:
-    engine = database.engine(connections=1, patient=True)
+    engine = database.engine(connections=1, patient=writes)
     try:
         with translated(), engine.execution_options(writes=writes).begin() as connection:
             yield connection

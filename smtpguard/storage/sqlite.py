@@ -6,7 +6,8 @@ that cannot write.
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -14,12 +15,12 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event, select
 from sqlalchemy.dialects.sqlite import pysqlite
 
-from smtpguard.domain.standing import AddressFacts
+from smtpguard.domain.standing import NOTHING_ON_RECORD, AddressFacts
 from smtpguard.errors import StoreUnavailable
 from smtpguard.storage.dialects import storing
 from smtpguard.storage.driver_errors import translated
 from smtpguard.storage.facts import fact_columns, facts_of
-from smtpguard.storage.tables import Key, UtcDateTime
+from smtpguard.storage.tables import Key, UtcDateTime, addresses
 
 BUSY_SECONDS = 10
 """How long a writer waits for the transaction of another process."""
@@ -53,12 +54,12 @@ class SqliteDatabase:
     @property
     def exists(self) -> bool:
         """Whether there is a file; to connect makes none."""
-        with translated():
+        with _reaching(self._path):
             return self._path.exists()
 
     def create(self) -> None:
         """Make the file, for the eyes of its owner only: there will be mail in it."""
-        with translated():
+        with _reaching(self._path):
             self._path.touch(mode=0o600)
 
     def engine(self, *, connections: int, patient: bool = False) -> Engine:
@@ -70,6 +71,7 @@ class SqliteDatabase:
             poolclass=QueuePool,
             pool_size=connections,
             max_overflow=0,
+            hide_parameters=True,  # an error goes to the log, and they may be somebody's mail
         )
         event.listen(engine, "begin", _begin)
         return engine
@@ -101,9 +103,9 @@ class SqliteReader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._connection.execute("PRAGMA query_only = ON")
-        lookup_key, customer = bindparam("lookup_key", type_=Key), bindparam("customer", type_=Key)
-        facts = fact_columns(lookup_key, customer, bindparam("now", type_=UtcDateTime))
-        statement = select(*facts).compile(dialect=_DIALECT)
+        facts = fact_columns(bindparam("customer", type_=Key), bindparam("now", type_=UtcDateTime))
+        asked = addresses.c.lookup_key == bindparam("lookup_key")
+        statement = select(*facts).where(asked).compile(dialect=_DIALECT)
         self._statement = str(statement)
         self._constants = statement.params
         self._stored = storing(_DIALECT, UtcDateTime())
@@ -118,12 +120,20 @@ class SqliteReader:
             with translated():
                 for lookup_key in lookup_keys[start : start + KEYS_AT_ONCE]:
                     row = self._connection.execute(self._statement, parameters | {"lookup_key": lookup_key}).fetchone()
-                    answer[lookup_key] = facts_of(row)
+                    answer[lookup_key] = facts_of(row) if row else NOTHING_ON_RECORD
         return answer
 
     async def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+@contextmanager
+def _reaching(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be reached: {error.strerror}") from error
 
 
 def _connect(path: Path, *, busy_seconds: float) -> sqlite3.Connection:

@@ -1,10 +1,12 @@
 """The tables of the store.
 
 An absent customer is ``''`` in a table and None in the domain. Every time is UTC to the microsecond. Keys compare byte
-by byte on both engines, so that no locale decides which address is which.
+by byte on both engines, so that no locale decides which address is which. Bindings and vouchers name an address by its
+number: what is imported together lies together, however its addresses are spelt.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -23,11 +25,10 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-IMPORT_METHOD = "import"
-"""The method of a voucher that an import brought; one an address, customer and source."""
-IS_IMPORT = text(f"method = '{IMPORT_METHOD}'")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 metadata = MetaData(
     naming_convention={
@@ -39,26 +40,29 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time, kept in UTC; SQLite, which knows no zones, gets text that sorts by time."""
+    """An aware time, in UTC; SQLite, which has no type for it, counts the microseconds since 1970."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """A number on SQLite."""
+        return BigInteger() if dialect.name == "sqlite" else self.impl_instance
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | int | None:
         """Refuse a time without a zone."""
-        del dialect
         if value is None:
             return None
         if value.tzinfo is None:
             raise ValueError(f"{value} has no time zone")
-        return value.astimezone(UTC)
+        return (value - EPOCH) // MICROSECOND if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give SQLite's time its zone back."""
-        del dialect
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """Read it back."""
         if value is None:
             return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        at: datetime = EPOCH + value * MICROSECOND if dialect.name == "sqlite" else value.astimezone(UTC)
+        return at
 
 
 def storable(words: str) -> str:
@@ -84,26 +88,27 @@ Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by 
 addresses = Table(
     "addresses",
     metadata,
-    Column("lookup_key", Key, primary_key=True),
+    Column("id", Number, Identity(), primary_key=True),
+    Column("lookup_key", Key, nullable=False),
     Column("address", Text, nullable=False),
     Column("flag_reason", Words),
     Column("flag_since", UtcDateTime),
     Column("flag_by", Words),
-    Column("first_seen", UtcDateTime, nullable=False),
-    Column("last_seen", UtcDateTime, nullable=False),
+    Column("first_seen", UtcDateTime),  # NULL: not on record, though live traffic has bound customers to it
+    Column("last_seen", UtcDateTime),
+    Index("uq_addresses_lookup_key", "lookup_key", unique=True),
     Index(
         "ix_addresses_flagged",
         "lookup_key",
         sqlite_where=text("flag_since IS NOT NULL"),
         postgresql_where=text("flag_since IS NOT NULL"),
     ),
-    sqlite_with_rowid=False,
 )
 
 bindings = Table(
     "bindings",
     metadata,
-    Column("lookup_key", Key, primary_key=True),
+    Column("address_id", Number, ForeignKey("addresses.id"), primary_key=True),
     Column("customer", Key, primary_key=True),
     Column("first_seen", UtcDateTime, nullable=False),
     Column("last_seen", UtcDateTime, nullable=False),
@@ -115,24 +120,16 @@ vouchers = Table(
     "vouchers",
     metadata,
     Column("id", Number, Identity(), primary_key=True),
-    Column("lookup_key", Key, ForeignKey("addresses.lookup_key"), nullable=False),
+    Column("address_id", Number, ForeignKey("addresses.id"), nullable=False),
     Column("customer", Key, nullable=False),
     Column("method", Text, nullable=False),
     Column("verified_at", UtcDateTime, nullable=False),
     Column("verified_by", Words, nullable=False),
-    Column("evidence", Key, nullable=False),
+    Column("evidence", Words, nullable=False),
     Column("valid_until", UtcDateTime),
     Column("revoked_at", UtcDateTime),
-    Index("ix_vouchers_lookup_key", "lookup_key", "customer"),
-    Index(
-        "uq_vouchers_import",
-        "lookup_key",
-        "customer",
-        "evidence",
-        unique=True,
-        sqlite_where=IS_IMPORT,
-        postgresql_where=IS_IMPORT,
-    ),
+    Column("import_source", Key),  # of an import, which vouches once; NULL otherwise, and NULLs are never the same
+    Index("uq_vouchers_import", "address_id", "customer", "import_source", unique=True),
 )
 
 quarantined_messages = Table(

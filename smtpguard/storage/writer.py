@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from smtpguard.errors import StoreError, StoreUnavailable
 from smtpguard.storage.database import Database
-from smtpguard.storage.driver_errors import translated
+from smtpguard.storage.driver_errors import despite_deadlocks, translated
 from smtpguard.storage.line import Line, LineFailed
 
 WRITE_SECONDS = 30
@@ -35,13 +35,13 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._engine = database.engine(connections=1).execution_options(writes=True)
-        self._line = Line("smtpguard-writer", self._commit)
+        self._line = Line("smtpguard-writer", self._write)
 
     async def write(self, work: Callable[[Connection], T], *, durable: bool) -> T:
         """Run ``work`` in a transaction and return what it returns, once it is committed.
 
-        ``work`` may run twice, the first time in vain, and never on the event loop's thread. Raises what it raises;
-        StoreFull and StoreUnavailable.
+        ``work`` runs in the writer's thread, and may run several times, all but the last in vain. Raises what it
+        raises; StoreFull and StoreUnavailable.
         """
         try:
             return cast("T", await self._line.ask(_Write(work, durable), seconds=WRITE_SECONDS))
@@ -53,8 +53,12 @@ class Writer:
         await self._line.close()
         self._engine.dispose()
 
-    def _commit(self, writes: Sequence[_Write]) -> list[Any]:
-        with translated(), self._begun(durable=any(write.durable for write in writes)) as connection:
+    def _write(self, writes: Sequence[_Write]) -> list[Any]:
+        with translated():
+            return despite_deadlocks(lambda: self._write_once(writes))
+
+    def _write_once(self, writes: Sequence[_Write]) -> list[Any]:
+        with self._begun(durable=any(write.durable for write in writes)) as connection:
             results = [write.work(connection) for write in writes]
             _commit(connection)
             return results

