@@ -111,9 +111,9 @@ class Transaction:
         return bool(self._accepted)
 
     @property
-    def recipient_count(self) -> int:
-        """How many recipients were accepted."""
-        return len(self._accepted)
+    def offer_count(self) -> int:
+        """How many recipients were offered, refused ones included: all are kept for the record."""
+        return self.record.offer_count
 
     async def add_recipient(self, recipient: Mailbox) -> Reply:
         """Decide about a recipient, offer it to the smarthost where it is to be relayed, and give the reply."""
@@ -146,7 +146,7 @@ class Transaction:
     async def abort(self) -> None:
         """Give up before the end of data. Never raises but CancelledError."""
         await self._relay.abort()
-        if self.record.has_offers:
+        if self.record.offer_count:
             await self._conclude(_Ended(R451_ABORTED, Outcome.ABORTED))
 
     # RCPT

@@ -59,9 +59,9 @@ class TransactionRecord:
     _subject_digest: str = ""
 
     @property
-    def has_offers(self) -> bool:
-        """Whether there was any RCPT."""
-        return bool(self._refused or self._accepted)
+    def offer_count(self) -> int:
+        """How many RCPT were answered."""
+        return len(self._refused) + len(self._accepted)
 
     def offered(self, decision: Decision, reply: Reply) -> None:
         """Note what a recipient was answered at RCPT."""

@@ -294,7 +294,7 @@ class GuardSMTP(SMTP):
             recipient = parse_rcpt(arg, extended=self.session.extended_smtp)
         except CommandError as error:
             return error.reply
-        if self._transaction.recipient_count >= self._context.settings.max_recipients:
+        if self._transaction.offer_count >= self._context.settings.max_recipients:
             return R452_TOO_MANY_RECIPIENTS
         with self._unhurried():
             return await self._offer(self._transaction.add_recipient(recipient))
@@ -310,7 +310,7 @@ class GuardSMTP(SMTP):
     def _data_refusal(self, arg: str | None) -> Reply:
         if arg:
             return R501_SYNTAX
-        offered = self._transaction is not None and self._transaction.record.has_offers
+        offered = self._transaction is not None and self._transaction.offer_count
         return R554_NO_VALID_RECIPIENTS if offered else R503_BAD_SEQUENCE
 
     async def _finish(self, transaction: Transaction, wire: bytearray) -> None:

@@ -8,6 +8,8 @@ from sqlalchemy import Connection, Dialect, Executable, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
+BULK_CACHE_KIBIBYTES = 32_768
+
 Insert = sqlite.Insert | postgresql.Insert
 
 
@@ -37,6 +39,15 @@ def storing(dialect: Dialect, kind: TypeEngine[Any]) -> Callable[[Any], Any]:
     """Return what makes a value of this type into one that the driver takes, where no statement of ours does it."""
     process = kind.dialect_impl(dialect).bind_processor(dialect)
     return process or (lambda value: value)
+
+
+def expect_much(connection: Connection) -> None:
+    """Make room for a transaction that touches many pages all over the store.
+
+    SQLite would write pages out and read them back within the transaction; PostgreSQL has shared buffers.
+    """
+    if not _is_postgres(connection):
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{BULK_CACHE_KIBIBYTES}")
 
 
 def fill(connection: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Boolean, Column, Connection, MetaData, Table, Text, bindp
 
 from smtpguard.domain.import_row import ImportRow
 from smtpguard.domain.standing import Standing
-from smtpguard.storage.dialects import fill, insert_into, storing
+from smtpguard.storage.dialects import expect_much, fill, insert_into, storing
 from smtpguard.storage.sightings import upsert_addresses, upsert_bindings
 from smtpguard.storage.tables import Key, UtcDateTime, Words, addresses, bindings, vouchers
 
@@ -35,6 +35,7 @@ _address_id = select(addresses.c.id).where(addresses.c.lookup_key == _staged.c.l
 
 def import_chunk(connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
     """Take over these rows."""
+    expect_much(connection)
     _staged.create(connection)
     fill(connection, _staged, _values(rows, now, stored=storing(connection.dialect, UtcDateTime())))
     _see_addresses(connection, now)

@@ -111,6 +111,15 @@ async def test_thousand_recipients_and_one_too_many(guard, smarthost) -> None:
     assert sorted(recipients) == await guard.waiting_for()
 
 
+async def test_recipients_that_are_refused_count(sqlite_url, smarthost) -> None:
+    """Each is kept for the record; who asks for ever must not fill the memory."""
+    sections = {"smtp": {"max_recipients": 3}, "policy": {"unverified": "reject"}}
+    async with guarding(sqlite_url, smarthost.port, **sections) as guard, greeted(guard.port) as client:
+        await client.ask("MAIL FROM:<a@app.example>", "250 *")
+        for answer in ["550 5.7.1 *"] * 3 + ["452 4.5.3 *"] * 3:
+            await client.ask(f"RCPT TO:<{STRANGER}>", answer)
+
+
 async def test_size_over_the_limit(sqlite_url, smarthost) -> None:
     async with guarding(sqlite_url, smarthost.port, smtp={"max_message_bytes": 2000}) as guard:
         async with greeted(guard.port) as client:
