@@ -22,7 +22,6 @@ class ActKind(Enum):
     RELEASE_FAIL = "release-fail"
     SETTLE = "settle"
     DISCARD = "discard"
-    SCHEMA_UPGRADE = "schema-upgrade"
 
 
 @dataclass(frozen=True, slots=True)

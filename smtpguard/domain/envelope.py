@@ -43,12 +43,3 @@ class MailParameters:
     """What MAIL asks for beside the reverse-path, kept with a quarantined message and used at its release."""
 
     body: Body | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A reverse-path, the parameters it came with, and the recipients in their order."""
-
-    reverse_path: ReversePath
-    recipients: tuple[Mailbox, ...]
-    parameters: MailParameters = MailParameters()

@@ -42,11 +42,6 @@ class Mailbox:
     domain: str = field(compare=False)
 
     @property
-    def is_ascii(self) -> bool:
-        """Whether it can be mailed without SMTPUTF8 (RFC 6531)."""
-        return self.text.isascii()
-
-    @property
     def holds_route(self) -> bool:
         """Whether a mail server may read another address in it, as Postfix does by default for its own domains.
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, Envelope, MailParameters, parse_reverse_path
+from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, parse_reverse_path
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.errors import MailboxSyntaxError
 
@@ -27,10 +27,3 @@ def test_bad_reverse_path(text) -> None:
 @pytest.mark.parametrize(("keyword", "body"), [("7BIT", Body.SEVEN_BIT), ("8BITMIME", Body.EIGHT_BIT_MIME)])
 def test_body_is_the_keyword_of_rfc_6152(keyword, body) -> None:
     assert body is Body(keyword)
-
-
-def test_envelope_without_parameters() -> None:
-    envelope = Envelope(NULL_REVERSE_PATH, (parse_mailbox("a@x"), parse_mailbox("b@x")))
-
-    assert envelope.parameters == MailParameters(body=None)
-    assert [str(recipient) for recipient in envelope.recipients] == ["a@x", "b@x"]
