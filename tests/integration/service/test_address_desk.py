@@ -48,7 +48,8 @@ async def do_import(desks, lines: list[str]) -> tuple[ImportReport, list[int]]:
     return report, rejected
 
 
-async def test_import_takes_what_is_good_and_says_what_is_not(desks) -> None:
+async def test_import_takes_what_is_good_and_says_what_is_not(desks, monkeypatch) -> None:
+    monkeypatch.setattr("smtpguard.service.import_addresses.CHUNK_ROWS", 5000)
     lines = ["address,standing,customer\n", "anna@example.com,verified,7\n", "nonsense,,\n"]
     lines += [f"user{number}@example.com,verified,{number}\n" for number in range(12_000)]
     lines += ["bad,bad\n"]
