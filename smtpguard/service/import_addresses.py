@@ -17,7 +17,7 @@ from smtpguard.storage import Store
 COLUMNS = ("address", "standing", "customer", "verified_at", "source", "reason")
 BYTE_ORDER_MARK = "\ufeff"
 CHUNK_ROWS = 20_000
-"""Rows a transaction. SQLite has one write lock: what a running guard wants to write waits for half a second at most."""
+"""Rows a transaction: SQLite has one write lock, and what a running guard wants to write waits for one of these."""
 _STANDINGS = {
     "": Standing.UNVERIFIED,
     **{standing.value: standing for standing in (Standing.UNVERIFIED, Standing.VERIFIED, Standing.FLAGGED)},
