@@ -6,6 +6,7 @@ nobody waits for that lock who holds what its holder waits for.
 """
 
 import builtins
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,10 +38,12 @@ class AuditLog:
 
     async def verify(self) -> int | None:
         """Follow the whole chain; return the id of the first act that does not follow, None if all do."""
-        async for page in self._long_work.pages(_links, limit=0, after=None, cursor_of=lambda link: link):
-            for link in page:
-                if not link.follows:
-                    return link.id
+        chain = self._long_work.pages(_links, limit=0, after=None, cursor_of=lambda link: link)
+        async with aclosing(chain) as pages:
+            async for page in pages:
+                for link in page:
+                    if not link.follows:
+                        return link.id
         return None
 
 

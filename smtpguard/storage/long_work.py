@@ -6,7 +6,7 @@ transaction of its own.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -48,7 +48,7 @@ class LongWork:
 
     async def pages(
         self, page: Page[Cursor, T], *, limit: int, after: Cursor | None, cursor_of: Callable[[T], Cursor]
-    ) -> AsyncIterator[Sequence[T]]:
+    ) -> AsyncGenerator[Sequence[T], None]:
         """Read page after page, up to ``limit`` items in all, 0 for all there are."""
         left = limit or sys.maxsize
         while left:

@@ -37,7 +37,7 @@ class Quarantine:
     async def keep(self, messages: Sequence[QuarantinedMessage], content: MessageContent) -> None:
         """Keep a transaction's messages and their content; all is on disk when it returns.
 
-        Raises StoreFull and StoreUnavailable.
+        Raises StoreFull: nothing was kept; StoreUnavailable: what was kept, if anything, ``take_back`` removes.
         """
         [transaction_id] = {message.transaction_id for message in messages}
         packed = await asyncio.to_thread(pack, transaction_id, content)
