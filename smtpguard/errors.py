@@ -3,9 +3,10 @@
     SmtpguardError
     ├── SettingsError             a setting is missing, unknown or wrong
     ├── MailboxSyntaxError        not a mailbox of RFC 5321 4.1.2 / RFC 6531 3.3
-    ├── StoreError                the store could not do what was asked; nothing was written
-    │   ├── StoreUnavailable      it cannot be reached, is locked, or went away
-    │   ├── StoreFull             it has no room left
+    ├── StoreError                the store could not do what was asked
+    │   ├── StoreUnavailable      it cannot be reached, is locked, or went away: maybe at a commit, and then
+    │   │                         whether it was written is not known
+    │   ├── StoreFull             it has no room left; nothing was written
     │   └── SchemaMismatch        its tables are not those of this version
     ├── SmarthostError            the smarthost could not be asked, or did not answer
     │   ├── SmarthostUnavailable  down, busy, slow or not speaking SMTP; the final dot was not sent

@@ -42,7 +42,7 @@ from smtpguard.domain.reply import (
     Reply,
 )
 from smtpguard.domain.standing import Customer, CustomerUnnamed
-from smtpguard.errors import SmarthostLost, SmarthostUnavailable, StoreError, StoreFull
+from smtpguard.errors import SmarthostLost, SmarthostUnavailable, StoreError, StoreFull, StoreUnavailable
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.record import Outcome, TransactionRecord
 from smtpguard.storage import Store
@@ -273,8 +273,12 @@ class Transaction:
             for number, decision in enumerate(kept, start=1)
         ]
         content = MessageContent(message, summary.subject, summary.sender, summary.date, summary.message_id)
-        await self._store.quarantine.keep(messages, content)
         self._kept = True
+        try:
+            await self._store.quarantine.keep(messages, content)
+        except StoreUnavailable:  # lost at the commit it may have been written
+            await self._take_back()
+            raise
 
     async def _pass_the_dot(self, relayed: Sequence[Mailbox], client_gone: Callable[[], bool]) -> Reply | None:
         """Send the final dot; what is in quarantine is taken back unless the smarthost says yes."""

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, closing
 import pytest
 
 from smtpguard.domain.quarantined import QuarantineState
+from smtpguard.errors import StoreUnavailable
+from smtpguard.storage.quarantine import Quarantine
 from tests.support.eventually import eventually
 from tests.support.guard import RunningGuard, guarding, verify
 from tests.support.scripted_smarthost import ScriptedSmarthost, hold
@@ -105,6 +107,24 @@ async def test_postgresql_goes_away_while_the_smarthost_thinks(own_postgres_serv
             return await guard.waiting_for() == [STRANGER]
 
         await eventually(is_quarantined)
+
+
+async def test_commit_whose_outcome_is_not_known(sqlite_url, smarthost, monkeypatch) -> None:
+    """It was written, and the connection was lost before the store could say so: it is taken back."""
+    keep = Quarantine.keep
+
+    async def lost_at_the_commit(self, messages, content) -> None:
+        await keep(self, messages, content)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(Quarantine, "keep", lost_at_the_commit)
+    async with guarding(sqlite_url, smarthost.port) as guard:
+        await verify(guard.desks, ALICE)
+        async with greeted(guard.port) as client:
+            assert (await client.message(ALICE, STRANGER)).startswith("451 4.3.0 ")
+        assert await guard.desks.quarantine.list(limit=0, states=set(QuarantineState)) == []
+
+    assert smarthost.messages == []
 
 
 async def test_disk_full(sqlite_url, smarthost, monkeypatch) -> None:

@@ -80,6 +80,7 @@ def test_byte_order_mark_and_spaces() -> None:
         ("a@b.example,verified", "2 cells where the header row has 3"),
         ("a@b.example,verified,,", "4 cells where the header row has 3"),
         ("a@b.example,verified,31.5.2019", "verified_at '31.5.2019' is not a time"),
+        ("a@b.example,verified,0001-01-01T00:00:00+05:00", "is not a time"),
         ('"a@b.example,verified,', "not CSV"),
         ('"a"b@c.example,verified,', "not CSV"),
         ("a@b.example\udcff,verified,", "U\\+DCFF"),
