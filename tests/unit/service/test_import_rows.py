@@ -123,3 +123,9 @@ def test_every_line_is_read_or_rejected_or_empty(lines) -> None:
 
     assert len(rows) + len(rejected) <= len(lines)
     assert len(rows) + len(rejected) >= sum(bool(line.strip()) for line in lines)
+
+
+def test_source_that_cannot_be_printed() -> None:
+    _, rejected = read("address,source", "a@b.example,crm\x07")
+
+    assert [row.why for row in rejected] == ["source holds a character that cannot be printed"]
