@@ -5,8 +5,9 @@
 
 import logging
 import sys
+from contextlib import suppress
 from enum import StrEnum
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
@@ -29,6 +30,21 @@ class Event(StrEnum):
     TAKE_BACK_FAILED = "take-back-failed"
 
 
+class _Forgiving:
+    """A stream whose lines may be lost: a full disk or a closed pipe behind the log must change no reply."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_logging(*, format_: str, level: str, stream: TextIO | None = None) -> None:
     """Set up the log of the process: ``format_`` is json, console or auto (console on a terminal)."""
     stream = stream or sys.stdout
@@ -45,7 +61,7 @@ def configure_logging(*, format_: str, level: str, stream: TextIO | None = None)
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(stream))),
         cache_logger_on_first_use=True,
     )
     _configure_standard_library(shared, renderer, stream)

@@ -302,7 +302,7 @@ class Transaction:
             return
         try:
             await self._store.quarantine.take_back(self.id)
-        except StoreError as error:  # the application tries again: at worst the quarantine has it twice
+        except Exception as error:  # noqa: BLE001 - the application tries again: at worst the quarantine has it twice
             self._acceptor.logger.error(Event.TAKE_BACK_FAILED, transaction=self.id, error=str(error))
 
     # The end
@@ -335,7 +335,7 @@ class Transaction:
         if entries:
             try:
                 await self._store.ledger.record(entries)
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the message is where it belongs
                 self._acceptor.logger.error(Event.LEDGER_FAILED, transaction=self.id, error=str(error))
         self._log(Event.TRANSACTION_ENDED, ended)
 

@@ -84,3 +84,14 @@ def test_aiosmtpd_logs_neither_addresses_nor_bodies(stream) -> None:
         logging.getLogger("mail.log").log(level, "RCPT TO:<alice@verified.example>")
 
     assert lines(stream) == []
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_log_that_cannot_be_written_stops_nothing() -> None:
+    """A full disk or a closed pipe behind the log must change no reply."""
+    configure_logging(format_="json", level="info", stream=FullDisk())
+    get_logger().info(Event.TRANSACTION_ENDED)

@@ -13,7 +13,7 @@ from smtpguard.errors import StoreUnavailable
 from smtpguard.storage.quarantine import Quarantine
 from tests.support.eventually import eventually
 from tests.support.guard import RunningGuard, guarding, verify
-from tests.support.scripted_smarthost import ScriptedSmarthost, hold
+from tests.support.scripted_smarthost import ScriptedSmarthost, hold, refuse
 from tests.support.transcript import greeted
 
 ALICE, STRANGER = "alice@verified.example", "xyz123@provider.example"
@@ -218,3 +218,37 @@ async def test_shutdown_does_not_wait_for_ever(sqlite_url, smarthost, capsys) ->
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "transaction-cut-off" in line]
 
     assert ALICE in line
+
+
+def drop_table(url: str, table: str) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(f"DROP TABLE {table}")
+
+
+async def test_ledger_that_fails_in_an_unforeseen_way_changes_no_reply(sqlite_url, smarthost) -> None:
+    """The message has found its owners: 250 stands, and the guard goes on."""
+    async with guarding(sqlite_url, smarthost.port) as guard:
+        await verify(guard.desks, ALICE)
+        drop_table(sqlite_url, "ledger")
+        async with greeted(guard.port) as client:
+            for _ in range(2):
+                assert (await client.message(ALICE, STRANGER)).startswith("250 ")
+        async with greeted(guard.port) as another:
+            await another.ask("NOOP", "250 *")
+        assert await guard.waiting_for() == [STRANGER] * 2
+
+    assert len(smarthost.messages) == 2
+
+
+async def test_take_back_that_fails_in_an_unforeseen_way_changes_no_reply(sqlite_url, smarthost, monkeypatch) -> None:
+    async def broken(self, transaction_id) -> int:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(Quarantine, "take_back", broken)
+    smarthost.dot = refuse(554, "5.7.1 spam")
+    async with guarding(sqlite_url, smarthost.port) as guard:
+        await verify(guard.desks, ALICE)
+        async with greeted(guard.port) as client:
+            assert await client.message(ALICE, STRANGER) == "554 5.7.1 spam"
+            smarthost.dot = None
+            assert (await client.message(ALICE)).startswith("250 ")
