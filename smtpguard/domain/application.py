@@ -1,18 +1,34 @@
 """The application: a business system that submits mail, and the policy it is under."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from smtpguard.domain.envelope import ReversePath
+from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A business system, known by the networks it connects from."""
+    """A business system, known by the networks it connects from, or by its login."""
 
     name: str
     networks: tuple[IPv4Network | IPv6Network, ...]
     policy: Policy
+    username: str = ""
+    """Empty: it has no login."""
+    password_hashes: tuple[str, ...] = field(default=(), repr=False)
+    """argon2id; any of them will do."""
+    max_messages_per_minute: int = 0
+    """0: no limit."""
+    reverse_path_domains: frozenset[str] = frozenset()
+    """Lookup forms; empty: it may send as any."""
+
+    def may_send_as(self, reverse_path: ReversePath) -> bool:
+        """Whether it may use this reverse-path; the null reverse-path is everybody's (RFC 5321 4.5.5)."""
+        if not self.reverse_path_domains or not isinstance(reverse_path, Mailbox):
+            return True
+        return reverse_path.domain in self.reverse_path_domains
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +39,16 @@ class Origin:
     peer: str
     helo: str
     protocol: str
-    """SMTP or ESMTP (RFC 5321 4.4)."""
+    """The keyword of ``Received: ... with`` (RFC 3848, RFC 6531 3.7.3)."""
+    tls: str = ""
+    """Version and cipher suite, empty without TLS."""
+
+
+def protocol_keyword(*, extended: bool, smtputf8: bool, tls: bool, authenticated: bool) -> str:
+    """Return the keyword of ``Received: ... with`` (RFC 3848, RFC 6531 3.7.3)."""
+    if not extended:
+        return "SMTP"
+    return ("UTF8SMTP" if smtputf8 else "ESMTP") + "S" * tls + "A" * authenticated
 
 
 def find_application(applications: tuple[Application, ...], host: str) -> Application | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from smtpguard.domain.mailbox import Mailbox, parse_mailbox
 from smtpguard.errors import MailboxSyntaxError
@@ -43,3 +44,27 @@ class MailParameters:
     """What MAIL asks for beside the reverse-path, kept with a quarantined message and used at its release."""
 
     body: Body | None = None
+    smtputf8: bool = False
+    """RFC 6531: addresses and header fields may be in UTF-8."""
+    ret: str | None = None
+    """RFC 3461 4.3: FULL or HDRS, as it was given."""
+    envid: str | None = None
+    """RFC 3461 4.4: xtext, as it was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class RcptParameters:
+    """What one RCPT asks for beside the recipient (RFC 3461), as it was given; kept like MailParameters."""
+
+    notify: str | None = None
+    orcpt: str | None = None
+
+
+NO_RCPT_PARAMETERS = RcptParameters()
+
+
+class ForwardPath(NamedTuple):
+    """A recipient as it is sent on."""
+
+    recipient: Mailbox
+    parameters: RcptParameters = NO_RCPT_PARAMETERS

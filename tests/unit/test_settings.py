@@ -18,6 +18,7 @@ from smtpguard.settings import (
     load_settings,
     masked_url,
 )
+from smtpguard.settings.sections import PolicyOverrides
 
 CRM = '[[application]]\nname = "crm"\nnetworks = ["10.1.0.0/16"]\n'
 BILLING = '[[application]]\nname = "billing"\nnetworks = ["10.2.0.0/16"]\n'
@@ -54,7 +55,7 @@ def complaint(load, tmp_path):
 
 def test_defaults(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("smtpguard.settings.DEFAULT_FILES", (Path("config/smtpguard.toml"),))
+    monkeypatch.setattr("smtpguard.settings.loading.DEFAULT_FILES", (Path("config/smtpguard.toml"),))
 
     settings = load_settings(None, {})
 
@@ -175,7 +176,9 @@ def test_which_file_is_read(tmp_path, monkeypatch) -> None:
     files = {name: tmp_path / f"{name}.toml" for name in ("argument", "variable", "local", "system")}
     for port, file in enumerate(files.values(), start=1):
         file.write_text(f"[smarthost]\nport = {port}\n")
-    monkeypatch.setattr("smtpguard.settings.DEFAULT_FILES", (tmp_path / "none", files["local"], files["system"]))
+    monkeypatch.setattr(
+        "smtpguard.settings.loading.DEFAULT_FILES", (tmp_path / "none", files["local"], files["system"])
+    )
     environment = {"SMTPGUARD_CONFIG": str(files["variable"]), "SMTPGUARD_OPERATOR": "anna"}
 
     assert load_settings(files["argument"], environment).smarthost.port == 1
@@ -209,7 +212,7 @@ def test_file_that_cannot_be_read(tmp_path, content) -> None:
         ("smtp.listen", '"[::1:25"', "smtp.listen.0: '[::1:25' is not HOST:PORT"),
         ("smtp.listen", '["h:1", 2]', "smtp.listen.1: 2 is not HOST:PORT"),
         ("smtp.listen", '[["h", 25]]', "smtp.listen.0: ['h', 25] is not HOST:PORT"),
-        ("smtp.listen", "[]", "smtp.listen: Value should have at least 1 item"),
+        ("smtp.listen", "[]", "smtp: listen and tls_listen are both empty"),
         ("smtp.listen", "25", "smtp.listen: it is not a list"),
         ("smtp.hostname", '"a b"', "smtp.hostname: 'a b' is not a host name"),
         ("smtp.hostname", "5", "smtp.hostname: Input should be a valid string"),
@@ -261,7 +264,7 @@ def test_wrong_value_in_the_file(complaint, key, value, message) -> None:
     [
         ("SMTPGUARD_SMTP__LISTEN", "", "smtp.listen.0: '' is not HOST:PORT"),
         ("SMTPGUARD_SMTP__LISTEN", '["h:1"', "smtp.listen: it is not a JSON array: "),
-        ("SMTPGUARD_SMTP__LISTEN", "[]", "smtp.listen: Value should have at least 1 item"),
+        ("SMTPGUARD_SMTP__LISTEN", "[]", "smtp: listen and tls_listen are both empty"),
         ("SMTPGUARD_SMTP__MAX_SESSIONS", "", "smtp.max_sessions: Input should be a valid integer"),
         ("SMTPGUARD_SMTP__MAX_SESSIONS", "-1", "smtp.max_sessions: Input should be greater than or equal to 1"),
         ("SMTPGUARD_SMARTHOST__CONNECT_TIMEOUT", "soon", "smarthost.connect_timeout: Input should be a valid number"),
@@ -271,7 +274,7 @@ def test_wrong_value_in_the_file(complaint, key, value, message) -> None:
         ("SMTPGUARD_POLICY__TRUSTED_DOMAINS", "a.example,b.example", "policy.trusted_domains.0: 'a.example,b.example'"),
         ("SMTPGUARD_APPLICATION", "crm", "application.0: it is not a table"),
         ("SMTPGUARD_APPLICATION", '[{"name"', "application: it is not a JSON array: "),
-        ("SMTPGUARD_APPLICATION", '[{"name": "crm"}]', "application.0.networks: it is not set"),
+        ("SMTPGUARD_APPLICATION", '[{"name": "crm"}]', "application.0: it has neither networks nor a username"),
         (
             "SMTPGUARD_APPLICATION",
             '[{"name": "crm", "networks": "::1", "mode": "on"}]',
@@ -460,7 +463,8 @@ def test_every_key_of_the_policy_can_be_overridden() -> None:
     keys = set(PolicySettings.model_fields)
 
     assert keys == set(Policy.__dataclass_fields__)
-    assert keys == set(ApplicationSettings.model_fields) - {"name", "networks"}
+    assert keys == set(PolicyOverrides.model_fields)
+    assert keys < set(ApplicationSettings.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -479,8 +483,8 @@ def test_every_key_of_the_policy_can_be_overridden() -> None:
         (CRM.replace("/16", "/8"), "application.0.networks.0: 10.1.0.0/8 has host bits set"),
         (CRM.replace("10.1.0.0/16", "lan"), "application.0.networks.0: 'lan' does not appear to be an IPv4 or IPv6"),
         (CRM.replace('"10.1.0.0/16"', "5"), "application.0.networks.0: 5 is not a network"),
-        (CRM.replace('["10.1.0.0/16"]', "[]"), "application.0.networks: Value should have at least 1 item"),
-        ("[[application]]\nname = 'crm'", "application.0.networks: it is not set"),
+        (CRM.replace('["10.1.0.0/16"]', "[]"), "application.0: it has neither networks nor a username"),
+        ("[[application]]\nname = 'crm'", "application.0: it has neither networks nor a username"),
         ("[[application]]\nnetworks = '::1'", "application.0.name: it is not set"),
         (CRM + BILLING + "flagged = 'relay'", "application.1.flagged: Input should be 'quarantine' or 'reject'"),
     ],
