@@ -2,12 +2,12 @@
 
 The life of a message:
 
-1. An application connects; ``smtp`` finds out which one it is by the network it comes from.
+1. An application connects; ``smtp`` finds out which one it is, by its network or its login.
 2. MAIL is answered by the guard alone.
 3. RCPT: ``domain.mailbox`` parses the address, ``storage`` says what the address book knows of it,
    ``domain.decision`` decides. For a recipient who is to be relayed, ``relay`` asks the smarthost at once and the
    application hears its reply; one who is to be quarantined gets 250.
-4. DATA is read into one bounded buffer, byte for byte.
+4. DATA is read byte for byte, in bounded memory; ``spool`` keeps the rest of a big message in a file.
 5. All recipients are decided again, now with the customer that the message names.
 6. The body goes to the smarthost, the quarantine is committed, the final dot goes out, the smarthost's reply comes
    back; the ledger records it.
@@ -17,4 +17,4 @@ The promise: after a 2xx to the end of data, each accepted recipient's message i
 smarthost or durably in quarantine; nothing goes to a recipient who is not verified, or who is flagged.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

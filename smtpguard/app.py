@@ -1,6 +1,7 @@
 """The composition root: settings become objects, and all tasks belong to one TaskGroup. Here is the only clock."""
 
 import asyncio
+import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -12,17 +13,27 @@ from typing import Any
 import smtpguard
 from smtpguard.domain.application import Application
 from smtpguard.domain.ids import RANDOM_OCTETS, transaction_id
+from smtpguard.errors import SettingsError
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.accept import Acceptor
 from smtpguard.service.address_desk import AddressDesk
+from smtpguard.service.logins import Logins
 from smtpguard.service.quarantine_desk import QuarantineDesk
+from smtpguard.service.rates import Rates
 from smtpguard.settings import Endpoint, Settings, masked_url
+from smtpguard.smtp.connection import Admission, SessionContext
 from smtpguard.smtp.listener import SmtpServer
+from smtpguard.smtp.sessions import Sessions
+from smtpguard.smtp.tls import load_certificate
+from smtpguard.spool import Spool
 from smtpguard.storage import Store, current_revision, head_revision, is_embedded, open_store, upgrade
+from smtpguard.systemd import ServiceManager
 from smtpguard.telemetry import Event, Logger, get_logger
 
 LAST_SECONDS = 1.0
 """For what is only being written down when the sessions have ended."""
+
+_FIXED_SECTIONS = ("smtp", "smarthost", "store", "log")  # what SIGHUP does not change
 
 
 def clock() -> datetime:
@@ -56,54 +67,148 @@ async def open_desks(settings: Settings) -> AsyncIterator[Desks]:
             await smarthost.close()
 
 
+class Guard:
+    """A guard that runs."""
+
+    def __init__(self, settings: Settings, server: SmtpServer, smarthost: Smarthost) -> None:
+        self._settings = settings
+        self._server = server
+        self._smarthost = smarthost
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where it listens; those with TLS from the first octet come last."""
+        return self._server.endpoints
+
+    def reload(self, settings: Settings) -> tuple[str, ...]:
+        """Take over the applications, the policy and all certificates; open sessions go on.
+
+        Returns the sections that differ from those in force and want a restart. Raises SettingsError: nothing changed.
+        """
+        admission = _admission(settings)
+        self._smarthost.load_tls()
+        self._server.replace_admission(admission)
+        return tuple(name for name in _FIXED_SECTIONS if getattr(settings, name) != getattr(self._settings, name))
+
+
 @asynccontextmanager
-async def running_guard(settings: Settings) -> AsyncIterator[tuple[Endpoint, ...]]:
-    """Run the guard for as long as the block; give the endpoints it listens on.
+async def running_guard(settings: Settings) -> AsyncIterator[Guard]:
+    """Run the guard for as long as the block.
 
     At the end it listens no more, finishes what is past the end of data, and ends. Raises SchemaMismatch,
     StoreUnavailable, SettingsError.
     """
     logger = get_logger()
+    admission = _admission(settings)
+    smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
+    smarthost.load_tls()
     await asyncio.to_thread(_upgrade_embedded, settings.store.url, logger)
     async with open_store(settings.store.url) as store:
-        smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
         try:
             async with _tasks() as spawn:
-                acceptor = Acceptor(store, smarthost, settings.smtp.hostname, clock, new_transaction_id, logger)
-                server = SmtpServer(settings.smtp, applications(settings), acceptor, spawn=spawn, logger=logger)
+                context = _session_context(settings, admission, store, smarthost, spawn)
+                server = SmtpServer(context)
                 await server.start()
                 try:
-                    yield server.endpoints
+                    yield Guard(settings, server, smarthost)
                 finally:
                     await server.close()
         finally:
             await smarthost.close()
 
 
-async def serve(settings: Settings) -> None:
-    """Run the guard until SIGTERM or SIGINT."""
+async def serve(settings: Settings, load: Callable[[], Settings]) -> None:
+    """Run the guard until SIGTERM or SIGINT; ``load`` the settings again at SIGHUP."""
     logger = get_logger()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with running_guard(settings) as endpoints:
-        logger.info(
-            Event.GUARD_STARTED,
-            version=smtpguard.__version__,
-            listen=[str(endpoint) for endpoint in endpoints],
-            smarthost=str(Endpoint(settings.smarthost.host, settings.smarthost.port)),
-            store=masked_url(settings.store.url),
-            mode=settings.policy.mode.value,
-        )
-        await stop.wait()
+    manager = ServiceManager(os.environ, pid=os.getpid())
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
+    async with running_guard(settings) as guard:
+        _log_start(logger, settings, guard)
+        manager.ready(f"Listening on {', '.join(map(str, guard.endpoints))}")
+        while await _next_signal(signals, manager) == signal.SIGHUP:
+            manager.reloading()
+            await _reload(guard, load, logger)
+            manager.ready("Settings read again")
+        manager.stopping()
     logger.info(Event.GUARD_STOPPED)
+
+
+async def _next_signal(signals: asyncio.Queue[int], manager: ServiceManager) -> int:
+    while True:
+        try:
+            async with asyncio.timeout(manager.watchdog_seconds):
+                return await signals.get()
+        except TimeoutError:
+            manager.alive()
+
+
+async def _reload(guard: Guard, load: Callable[[], Settings], logger: Logger) -> None:
+    try:
+        want_restart = guard.reload(await asyncio.to_thread(load))
+    except SettingsError as error:
+        logger.error(Event.RELOAD_FAILED, error=str(error))
+    else:
+        logger.info(Event.SETTINGS_RELOADED, want_restart=list(want_restart))
+
+
+def _log_start(logger: Logger, settings: Settings, guard: Guard) -> None:
+    logger.info(
+        Event.GUARD_STARTED,
+        version=smtpguard.__version__,
+        listen=[str(endpoint) for endpoint in guard.endpoints],
+        smarthost=str(Endpoint(settings.smarthost.host, settings.smarthost.port)),
+        store=masked_url(settings.store.url),
+        mode=settings.policy.mode.value,
+    )
+
+
+def _admission(settings: Settings) -> Admission:
+    admitted = applications(settings)
+    return Admission(
+        admitted,
+        Logins(admitted, asyncio.get_running_loop().time),
+        load_certificate(settings.tls),
+        tls_required=settings.tls.required,
+    )
+
+
+def _session_context(
+    settings: Settings,
+    admission: Admission,
+    store: Store,
+    smarthost: Smarthost,
+    spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+) -> SessionContext:
+    smtp, logger = settings.smtp, get_logger()
+    spool = Spool(
+        max_buffered_bytes=smtp.max_buffered_bytes, spool_above=smtp.spool_above, directory=smtp.spool_directory
+    )
+    return SessionContext(
+        settings=smtp,
+        acceptor=Acceptor(store, smarthost, spool, smtp.hostname, clock, new_transaction_id, logger),
+        admission=admission,
+        rates=Rates(asyncio.get_running_loop().time),
+        sessions=Sessions(max_sessions=smtp.max_sessions, max_per_network=smtp.max_sessions_per_network),
+        spawn=spawn,
+        logger=logger,
+    )
 
 
 def applications(settings: Settings) -> tuple[Application, ...]:
     """Build the applications with their policies."""
     return tuple(
-        Application(each.name, each.networks, settings.policy.policy(each)) for each in settings.applications()
+        Application(
+            each.name,
+            each.networks,
+            settings.policy.policy(each),
+            each.username,
+            each.password_hash,
+            each.max_messages_per_minute,
+            frozenset(each.reverse_path_domains),
+        )
+        for each in settings.applications()
     )
 
 

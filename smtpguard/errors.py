@@ -6,6 +6,7 @@
     ├── StoreError                the store could not do what was asked
     │   ├── StoreUnavailable      it cannot be reached, is locked, or went away: maybe at a commit, and then
     │   │                         whether it was written is not known
+    │   │   └── StoreUntouched    it let nothing begin: nothing was written
     │   ├── StoreFull             it has no room left; nothing was written
     │   └── SchemaMismatch        its tables are not those of this version
     ├── SmarthostError            the smarthost could not be asked, or did not answer
@@ -40,6 +41,10 @@ class StoreError(SmtpguardError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached."""
+
+
+class StoreUntouched(StoreUnavailable):
+    """The store let nothing begin."""
 
 
 class StoreFull(StoreError):

@@ -1,13 +1,24 @@
 """The message on its way through: its head in memory, the rest of a big one in a file that has no name.
 
-It is in *wire form* (see ``domain.message``). What all messages hold in memory at a time comes out of one budget.
+It is in *wire form* (see ``domain.message``). What all messages hold in memory at a time comes out of one budget, and
+no file is touched on the event loop.
 """
 
+import asyncio
+import os
 import tempfile
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-CHUNK_OCTETS = 131_072
+from smtpguard.domain.message import MAX_HEADER_OCTETS, Wire, WireScan, find_header_end
+
+CHUNK_OCTETS = 32_768
+"""What is read from a file at a time."""
+WRITE_OCTETS = 32_768
+"""What is written to a file at a time, at least."""
 
 
 class MemoryFullError(Exception):
@@ -19,46 +30,204 @@ class Spool:
 
     def __init__(self, *, max_buffered_bytes: int, spool_above: int, directory: Path | None) -> None:
         self._max_buffered_bytes = max_buffered_bytes
-        self._spool_above = spool_above
         self._directory = directory
+        self.spool_above = spool_above
+        """What a message may hold in memory behind its header."""
         self.buffered_bytes = 0
         """What the messages hold in memory now."""
 
     @property
     def is_full(self) -> bool:
         """Whether there is no room to begin another message."""
-        return self.buffered_bytes + self._spool_above > self._max_buffered_bytes
+        return self.buffered_bytes + self.spool_above > self._max_buffered_bytes
 
     def message(self) -> "WireMessage":
         """Return a new, empty message; it is to be closed."""
-        return WireMessage(self, spool_above=self._spool_above)
+        return WireMessage(self)
 
     def take(self, octets: int) -> None:
-        """Count octets that a message holds; raise MemoryFullError."""
+        """Count octets that a message holds. Raises MemoryFullError."""
         if self.buffered_bytes + octets > self._max_buffered_bytes:
-            raise MemoryFullError
+            raise MemoryFullError("no room in memory")
         self.buffered_bytes += octets
 
     def give_back(self, octets: int) -> None:
         """Count off what a message no longer holds."""
         self.buffered_bytes -= octets
 
-    def file(self) -> IO[bytes]:
-        """Open a file that is gone with its last reader. Raises OSError."""
-        return tempfile.TemporaryFile(dir=self._directory, prefix="smtpguard-")
+    def open_file(self) -> IO[bytes]:
+        """Open a file that is gone when it is closed. Raises OSError."""
+        return tempfile.TemporaryFile(buffering=0, dir=self._directory, prefix="smtpguard-")
 
 
 class WireMessage:
     """A message in wire form."""
 
-    def __init__(self, spool: Spool, *, spool_above: int) -> None:
+    def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._spool_above = spool_above
-        self._file: IO[bytes] | None = None
+        self._scan = WireScan()
+        self._searched = 0
+        self._is_split = False
+        self._tail = bytearray()
+        self._file = _File(spool)
         self._held = 0
-        self._tail_octets = 0
         self.head = bytearray()
-        """The header section and what follows it, all of a small message: what may be changed."""
+        """The header section, and all of a small message: what may be changed."""
+        self.failure = ""
+        """Why it was given up, for the log."""
 
     def __len__(self) -> int:
-        return len(self.head) + self._tail_octets
+        return len(self.head) + self._file.octets + len(self._tail)
+
+    @property
+    def size(self) -> int:
+        """Octets of the message without its dot-stuffing (RFC 1870 5)."""
+        return len(self) - self._scan.stuffed_dots
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more follows behind the head."""
+        return len(self.head) < len(self)
+
+    @property
+    def has_bare_line_end(self) -> bool:
+        """Whether a CR or LF came that is not part of a CRLF."""
+        return self._scan.has_bare_line_end
+
+    async def append(self, chunk: bytes) -> None:
+        """Add what comes next. Raises MemoryFullError, OSError; such a message can only be closed."""
+        self._spool.take(len(chunk))
+        self._held += len(chunk)
+        self._scan.feed(chunk)
+        if not self._is_split:
+            self.head += chunk
+            self._split_if_big()
+        elif not self._tail and len(chunk) > self._room:
+            await self._write(chunk)  # without another copy of it
+            return
+        else:
+            self._tail += chunk
+        if len(self._tail) > self._room:
+            tail, self._tail = self._tail, bytearray()
+            await self._write(tail)
+
+    async def chunks(self) -> AsyncGenerator[memoryview, None]:
+        """Give the message piece by piece. Raises OSError."""
+        yield memoryview(self.head)
+        for start in range(0, self._file.octets, CHUNK_OCTETS):
+            buffer = self._buffer(start)
+            await asyncio.to_thread(self._file.read, buffer, start)
+            yield memoryview(buffer)
+        if self._tail:
+            yield memoryview(self._tail)
+
+    def pieces(self) -> Iterator[Wire]:
+        """Give the message piece by piece, in a thread. Raises OSError."""
+        yield self.head
+        for start in range(0, self._file.octets, CHUNK_OCTETS):
+            buffer = self._buffer(start)
+            self._file.read(buffer, start)
+            yield buffer
+        yield self._tail
+
+    def give_up(self, why: str) -> None:
+        """Close it before its end, and note why."""
+        self.failure = why
+        self.close()
+
+    def close(self) -> None:
+        """Give memory and file back. Does nothing the second time; a thread that is at the file is not waited for."""
+        self._give_back(self._held)
+        self.head = bytearray()
+        self._tail = bytearray()
+        self._file.close()
+
+    @property
+    def _room(self) -> int:
+        """How much may wait for being written: less once there is a file."""
+        spool_above = self._spool.spool_above
+        return min(spool_above, WRITE_OCTETS) if self._file.octets else spool_above
+
+    def _split_if_big(self) -> None:
+        """Leave the header section in the head, and no more; without an empty line, as much of it as may be read."""
+        if len(self.head) <= self._spool.spool_above:
+            return
+        end = find_header_end(self.head, self._searched)
+        self._searched = len(self.head)
+        if end < 0 and len(self.head) <= MAX_HEADER_OCTETS:
+            return
+        end = MAX_HEADER_OCTETS if end < 0 else end
+        self._tail = self.head[end:]
+        del self.head[end:]
+        self._is_split = True
+
+    async def _write(self, octets: Wire) -> None:
+        await asyncio.to_thread(self._file.write, octets)
+        self._give_back(len(octets))
+
+    def _buffer(self, start: int) -> bytearray:
+        """Make room for a chunk of the file: here, because each thread would keep the memory that it asks for."""
+        return bytearray(min(CHUNK_OCTETS, self._file.octets - start))
+
+    def _give_back(self, octets: int) -> None:
+        octets = min(octets, self._held)  # nothing, if it was closed meanwhile
+        self._spool.give_back(octets)
+        self._held -= octets
+
+
+class _File:
+    """A file of a message, for threads.
+
+    A thread may still be at it when it is closed, because nobody waits for the thread of a cancelled call; then the
+    thread closes it. Otherwise its number could by then be that of another file, or of a connection.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._lock = threading.Lock()
+        self._file: IO[bytes] | None = None
+        self._users = 0
+        self._is_closed = False
+        self.octets = 0
+        """How much was written."""
+
+    def write(self, octets: Wire) -> None:
+        """Write at the end. Raises OSError."""
+        with self._in_use() as file:
+            rest = memoryview(octets)
+            while rest:
+                rest = rest[file.write(rest) :]
+        self.octets += len(octets)
+
+    def read(self, buffer: bytearray, start: int) -> None:
+        """Fill a buffer with what stands there. Raises OSError."""
+        with self._in_use() as file:
+            octets = os.preadv(file.fileno(), [buffer], start)
+        if octets != len(buffer):
+            raise OSError("the file of a message is shorter than what was written")
+
+    def close(self) -> None:
+        """Give the file back, now or as soon as the last thread is done."""
+        with self._lock:
+            self._is_closed = True
+            self._close_if_unused()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[IO[bytes]]:
+        with self._lock:
+            if self._is_closed:
+                raise OSError("the message was given up")
+            self._users += 1
+        try:
+            if self._file is None:
+                self._file = self._spool.open_file()
+            yield self._file
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._is_closed and not self._users and self._file is not None:
+            self._file.close()
+            self._file = None

@@ -197,19 +197,31 @@ def _write_content(ctx: typer.Context, message_id: str) -> None:
 
 
 def _further_fields(message: QuarantinedMessage, content: MessageContent | None) -> dict[str, Any]:
-    body = message.parameters.body
     return {
         "transaction": message.transaction_id,
-        "body": body.value if body else None,
+        **_parameter_fields(message),
         "from": content.sender if content else None,
         "date": content.date if content else None,
         "message_id": content.message_id if content else None,
     }
 
 
+def _parameter_fields(message: QuarantinedMessage) -> dict[str, Any]:
+    """Return what MAIL and RCPT asked for beside the addresses."""
+    mail, rcpt = message.parameters, message.rcpt_parameters
+    return {
+        "body": mail.body.value if mail.body else None,
+        "smtputf8": mail.smtputf8,
+        "ret": mail.ret,
+        "envid": mail.envid,
+        "notify": rcpt.notify,
+        "orcpt": rcpt.orcpt,
+    }
+
+
 def _print_message(message: QuarantinedMessage, content: MessageContent | None) -> None:
     null = message.reverse_path is NULL_REVERSE_PATH
-    body = message.parameters.body
+    parameters = _parameter_fields(message)
     decided = f"{utc(message.decided_at)} UTC, by {message.decided_by}: {message.decided_why}"
     print_fields(
         (
@@ -224,7 +236,7 @@ def _print_message(message: QuarantinedMessage, content: MessageContent | None) 
             ("Application", message.application),
             ("Received", f"{utc(message.received_at)} UTC"),
             ("Size", f"{message.size} octets"),
-            ("BODY", body.value if body else None),
+            *((name.upper(), value if value is not True else "yes") for name, value in parameters.items() if value),
             ("Subject", message.subject),
             ("From", content.sender if content else None),
             ("Date", content.date if content else None),

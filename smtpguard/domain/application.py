@@ -1,5 +1,6 @@
 """The application: a business system that submits mail, and the policy it is under."""
 
+import unicodedata
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -53,17 +54,36 @@ def protocol_keyword(*, extended: bool, smtputf8: bool, tls: bool, authenticated
 
 def find_application(applications: tuple[Application, ...], host: str) -> Application | None:
     """Return the application of the longest network that holds this IP address, or None: it may not submit."""
-    address = _unmapped(host)
+    address = ip_address_of(host)
     matches = [
         (network.prefixlen, application)
         for application in applications
         for network in application.networks
-        if address in network
+        if address is not None and address in network
     ]
     return max(matches, key=lambda match: match[0])[1] if matches else None
 
 
-def _unmapped(host: str) -> IPv4Address | IPv6Address:
-    """Read an address, an IPv4 one also where a dual-stack socket shows it as ::ffff:192.0.2.1."""
-    address = ip_address(host.partition("%")[0])
+def find_login(applications: tuple[Application, ...], username: str) -> Application | None:
+    """Return the application that logs in by this name."""
+    return next((application for application in applications if username and application.username == username), None)
+
+
+def ip_address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """Read an address, an IPv4 one also where a dual-stack socket shows it as ::ffff:192.0.2.1; None: it is none."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def opaque_string(text: str) -> str:
+    """Bring a name or a password into the form in which it is compared.
+
+    It is that of RFC 8265 4.2 (OpaqueString): Unicode as NFC, every kind of space as U+0020, the case kept.
+    """
+    if text.isascii():
+        return text
+    spaced = "".join(" " if unicodedata.category(character) == "Zs" else character for character in text)
+    return unicodedata.normalize("NFC", spaced)

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import Enum
 
 from smtpguard.domain.decision import Reason
-from smtpguard.domain.envelope import MailParameters, ReversePath
+from smtpguard.domain.envelope import NO_RCPT_PARAMETERS, MailParameters, RcptParameters, ReversePath
 from smtpguard.domain.mailbox import Mailbox
 
 
@@ -37,6 +37,7 @@ class QuarantinedMessage:
     customer: str | None
     reason: Reason
     received_at: datetime
+    rcpt_parameters: RcptParameters = NO_RCPT_PARAMETERS
     subject: str = ""
     size: int = 0
     """Octets of the message as it will be relayed."""

@@ -5,6 +5,7 @@ people behind an application: plain, and without a word about the inside of the 
 """
 
 import re
+from binascii import b2a_base64
 from dataclasses import dataclass
 
 MAX_TEXT_CHARACTERS = 400  # RFC 5321 4.5.3.1.5: a reply line has 512 octets, code and CRLF included
@@ -30,6 +31,11 @@ class Reply:
     def is_transient(self) -> bool:
         """Whether it is a 4yz: the application may try again."""
         return 400 <= self.code < 500
+
+    @property
+    def is_protocol_error(self) -> bool:
+        """Whether it says that a command was wrong or out of place, whatever it was about."""
+        return 500 <= self.code <= 504 and self.enhanced.startswith("5.5.")
 
     def with_text(self, text: str) -> "Reply":
         """Return the same reply with other words, cleaned of what does not belong in a reply."""
@@ -57,34 +63,62 @@ def clean_text(text: str) -> str:
     return _NOT_PRINTABLE.sub("?", text).strip()[:MAX_TEXT_CHARACTERS].rstrip()
 
 
+def challenge(octets: bytes) -> bytes:
+    """Return the line of a SASL challenge (RFC 4954 4): its space is there even where nothing follows."""
+    return b"334 " + b2a_base64(octets, newline=False) + b"\r\n"
+
+
 R220_READY = Reply(220, "", "ESMTP smtpguard")
+R220_TLS = Reply(220, "2.0.0", "Ready to start TLS")
+R235_LOGGED_IN = Reply(235, "2.7.0", "Authentication succeeded")
 R250_OK = Reply(250, "2.0.0", "OK")
 R250_SENDER_OK = Reply(250, "2.1.0", "Sender OK")
 R250_RECIPIENT_OK = Reply(250, "2.1.5", "Recipient OK")
+R250_CHUNK = Reply(250, "2.0.0", "Chunk received")
 R252_CANNOT_VERIFY = Reply(252, "2.1.5", "Cannot VRFY user, but will take a message for it")
 R354_SEND = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 R421_SHUTTING_DOWN = Reply(421, "4.3.2", "Service is closing, try again later")
 R421_IDLE = Reply(421, "4.4.2", "Idle for too long, closing")
+R421_TOO_SLOW = Reply(421, "4.4.2", "The message comes too slowly, closing")
+R421_TOO_OLD = Reply(421, "4.4.2", "The session is too old, connect again")
 R421_TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many sessions, try again later")
+R421_TOO_MANY_COMMANDS = Reply(421, "4.7.0", "Too many commands without a message, closing")
+R421_TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing")
+R421_TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins, closing")
+R421_PIPELINED_TLS = Reply(421, "4.7.0", "Nothing may follow STARTTLS before its reply, closing")
+R450_TOO_FAST = Reply(450, "4.7.1", "Too many messages in a minute, try again later")
 R451_ABORTED = Reply(451, "4.3.0", "Temporary failure, try again later")
 R451_STORE_UNAVAILABLE = Reply(451, "4.3.0", "Recipients cannot be checked now, try again later")
 R451_SMARTHOST_UNAVAILABLE = Reply(451, "4.4.1", "The mail server cannot be reached now, try again later")
 R451_SMARTHOST_LOST = Reply(451, "4.4.2", "The mail server did not confirm the message, try again later")
 R452_STORE_FULL = Reply(452, "4.3.1", "No room to keep the message now, try again later")
 R452_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
+R454_LOGINS_BUSY = Reply(454, "4.7.0", "Logins cannot be checked now, try again later")
+R500_AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 R501_SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")
 R501_BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")
 R501_BAD_RECIPIENT = Reply(501, "5.1.3", "Bad recipient address syntax")
+R501_AUTH_CANCELLED = Reply(501, "5.7.0", "Authentication was cancelled")
+R501_AUTH_UNREADABLE = Reply(501, "5.5.2", "Cannot decode the authentication response")
 R502_NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
 R503_BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
+R504_UNKNOWN_MECHANISM = Reply(504, "5.5.4", "Authentication mechanism not recognised")
+R530_AUTH_FIRST = Reply(530, "5.7.0", "Authentication is required")
+R535_LOGIN_FAILED = Reply(535, "5.7.8", "User name or password is wrong")
+R538_TLS_FOR_AUTH = Reply(538, "5.7.11", "Encryption is required to authenticate")
 R550_BARE_LINE_END = Reply(550, "5.6.0", "The message has a CR or LF that is not part of a CRLF")
 R550_NOT_VERIFIED = Reply(550, "5.7.1", "The recipient address is not verified")
 R550_FLAGGED = Reply(550, "5.7.1", "Mail to the recipient address is stopped")
+R550_NO_SMTPUTF8 = Reply(550, "5.6.7", "The mail server behind takes no SMTPUTF8")
+R550_SENDER_NOT_ALLOWED = Reply(550, "5.7.1", "This application may not send as this address")
+R550_XCLIENT_NOT_ALLOWED = Reply(550, "5.7.0", "This host may not use XCLIENT")
 R552_TOO_BIG = Reply(552, "5.3.4", "The message is too big")
 R553_BAD_SENDER = Reply(553, "5.1.7", "The sender address is not valid")
 R553_BAD_RECIPIENT = Reply(553, "5.1.3", "The recipient address is not valid")
-R553_NON_ASCII = Reply(553, "5.6.7", "A non-ASCII address needs SMTPUTF8, which is not offered")
+R553_NON_ASCII = Reply(553, "5.6.7", "A non-ASCII address needs the parameter SMTPUTF8")
+R554_LOOP = Reply(554, "5.4.6", "The message has been through too many mail servers: it goes in circles")
 R554_NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+R554_NO_8BITMIME = Reply(554, "5.6.3", "The mail server behind takes no 8BITMIME")
 R554_NOT_ALLOWED = Reply(554, "5.7.1", "This host may not submit mail here")
 R555_UNKNOWN_PARAMETER = Reply(555, "5.5.4", "MAIL or RCPT parameter not recognised")
 
@@ -99,6 +133,7 @@ _DEFAULT_ENHANCED = {
     502: "5.5.1",
     503: "5.5.1",
     504: "5.5.4",
+    530: "5.7.0",
     554: "5.5.0",
 }
 

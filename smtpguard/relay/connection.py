@@ -2,25 +2,26 @@
 
 Which reply answers which command is known by their order alone. So whatever disturbs it breaks the connection for
 good: a word that nobody asked for, nonsense, silence for too long, a 421, the end of the stream. A broken connection
-is closed at once; replies that came before the break can still be read.
+is closed at once; replies that came before the break can still be read. Under TLS it carries the octets itself.
 """
 
 import asyncio
 import select
 import socket
 from collections import deque
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import cast
 
 from smtpguard.domain.reply import Reply
 from smtpguard.errors import SmarthostUnavailable
 from smtpguard.relay.parser import PeerReply, ReplyParser, ReplySyntaxError
+from smtpguard.relay.tls import TlsError, TlsSession
 
 POSITIVE = range(200, 300)
 REFUSAL = range(400, 600)
 SERVICE_CLOSING = 421  # RFC 5321 3.8: may come in the place of any reply
 
-UPLOAD_SLICE_OCTETS = 256 * 1024  # what of a body is handed to the transport, and may be copied by it, at a time
+UPLOAD_SLICE_OCTETS = 128 * 1024  # what of a body is handed to the transport, and may be copied by it, at a time
 QUIT_SECONDS = 2.0  # for the answer to QUIT, which is a courtesy
 
 
@@ -41,7 +42,10 @@ class SmarthostConnection(asyncio.Protocol):
         self.opened_at = self._loop.time()
         self.lost: asyncio.Future[None] = self._loop.create_future()
         """Done as soon as the socket is closed."""
+        self.early_refusal: Reply | None = None
+        """A refusal that came unasked, and broke the connection."""
         self._transport: asyncio.Transport | None = None
+        self._tls: TlsSession | None = None
         self._parser = ReplyParser()
         self._expected = 1  # the greeting
         self._replies: deque[PeerReply] = deque()
@@ -54,6 +58,11 @@ class SmarthostConnection(asyncio.Protocol):
     def is_reused(self) -> bool:
         """Whether it has carried a transaction before this one."""
         return self.transactions > 1
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the smarthost has ended it, as far as the event loop has read."""
+        return self._gone
 
     @property
     def is_clean(self) -> bool:
@@ -78,18 +87,22 @@ class SmarthostConnection(asyncio.Protocol):
             self._abort()
             return
         try:
-            for reply in self._parser.feed(data):
-                self._count_off(reply)
-        except ReplySyntaxError as error:
+            for octets in self._decrypt(data):
+                for reply in self._parser.feed(octets):
+                    self._count_off(reply)
+        except (ReplySyntaxError, TlsError) as error:
             self._break(str(error))
         if self._parser.is_mid_reply and not self._expected:
             self._break("it spoke unasked")
+        if self._tls is not None and self._tls.is_closed:
+            self.eof_received()
         if self._replies:
             self._wake()
 
     def eof_received(self) -> None:
         """Take the end of the stream for the end of the connection."""
-        self._break("it closed the connection", gone=True)
+        shaking_hands = self._tls is not None and not self._tls.is_established
+        self._break(f"it closed the connection{' in the TLS handshake' * shaking_hands}", gone=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end of the connection, whoever ended it."""
@@ -107,14 +120,31 @@ class SmarthostConnection(asyncio.Protocol):
 
     # What the relay calls
 
+    async def start_tls(self, session: TlsSession, seconds: float) -> None:
+        """Speak TLS from here on; raise SmarthostUnavailable if the handshake fails, or makes no headway for so long.
+
+        What was said before the handshake cannot be trusted: a word that nobody has read yet breaks the connection.
+        """
+        if self._replies or self._parser.is_mid_reply:
+            self._break("it spoke before TLS began")
+        self._usable()
+        self._tls = session
+        self.data_received(b"")  # begins the handshake
+        while not session.is_established:
+            if self._broken:
+                raise self._error()
+            if not await self._hear(seconds):
+                self._break(f"no TLS handshake within {seconds:g} s")
+
     def write(self, data: bytes | memoryview, *, replies: int = 0) -> None:
         """Hand octets to the transport, to which that many replies are due.
 
         Raises SmarthostUnavailable if the connection is broken; nothing was handed over.
         """
         transport = self._usable()
+        octets = self._encrypt(data)
         self._expected += replies
-        transport.write(data)
+        transport.write(octets)
 
     async def flush(self, seconds: float) -> None:
         """Wait until the kernel has taken everything, or the connection is broken.
@@ -133,12 +163,25 @@ class SmarthostConnection(asyncio.Protocol):
         """
         view = memoryview(wire)
         for start in range(0, len(view), UPLOAD_SLICE_OCTETS):
-            if start:
-                await asyncio.sleep(0)  # others have their turn, and an early reply is heard
+            await asyncio.sleep(0)  # others have their turn
+            await self.catch_up()
             self.write(view[start : start + UPLOAD_SLICE_OCTETS])
             await self.flush(seconds)
         if self._broken:
             raise self._error()
+
+    async def catch_up(self) -> None:
+        """Let the event loop read what the smarthost has said by now, even if only the kernel has it.
+
+        What is written next, before anything else is awaited, cannot be taken for what such a word answers.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket"), select.POLLIN)
+        while not transport.is_closing() and poll.poll(0):  # noqa: ASYNC110 - the kernel sets no event
+            await asyncio.sleep(0)
 
     async def reply(self, seconds: float) -> PeerReply:
         """Return the next reply, whatever it says; raise SmarthostUnavailable if none comes within the seconds."""
@@ -163,16 +206,6 @@ class SmarthostConnection(asyncio.Protocol):
         """Raise SmarthostUnavailable if the smarthost said too much: the replies may belong to other commands."""
         if self._broken and not self._gone:
             raise self._error()
-
-    def ensure_silent(self) -> None:
-        """Raise SmarthostUnavailable if the smarthost said anything unasked, even if the event loop has not read it.
-
-        Such a word would be taken for the reply to the command that is sent next.
-        """
-        poll = select.poll()
-        poll.register(self._usable().get_extra_info("socket"), select.POLLIN)
-        if poll.poll(0):
-            raise self.failed("it spoke unasked or closed the connection")
 
     def failed(self, reason: str, *, gone: bool = False) -> SmarthostUnavailable:
         """Break the connection and return the error to raise; if it was broken already, with the first reason.
@@ -205,11 +238,32 @@ class SmarthostConnection(asyncio.Protocol):
             raise self._error()
         return transport
 
+    def _decrypt(self, data: bytes) -> Iterator[bytes]:
+        if self._tls is None:
+            yield data
+            return
+        was_established = self._tls.is_established
+        try:
+            yield from self._tls.decrypt(data)
+        finally:
+            transport = cast("asyncio.Transport", self._transport)
+            transport.write(self._tls.to_send())  # of the handshake, or an alert that tells why it fails
+        if not was_established and self._tls.is_established:
+            self._wake()
+
+    def _encrypt(self, data: bytes | memoryview) -> bytes | memoryview:
+        if self._tls is None:
+            return data
+        self._tls.encrypt(data)
+        return self._tls.to_send()
+
     def _count_off(self, reply: PeerReply) -> None:
         closing = reply.code == SERVICE_CLOSING
-        if not self._expected:
-            self._break(f"it said unasked: {reply.cleaned()}", gone=closing)
         if self._broken:
+            return
+        if not self._expected:
+            self.early_refusal = reply.cleaned() if reply.code in REFUSAL and not closing else None
+            self._break(f"it said unasked: {reply.cleaned()}", gone=closing)
             return
         self._expected -= 1
         self._replies.append(reply)

@@ -8,7 +8,7 @@ import asyncio
 
 from smtpguard.errors import SmarthostUnavailable
 from smtpguard.relay.connection import SmarthostConnection
-from smtpguard.relay.handshake import open_connection
+from smtpguard.relay.handshake import Opener
 from smtpguard.settings import Endpoint, SmarthostSettings
 
 MAX_AGE_SECONDS = 300.0  # so that a new address of the smarthost, or a new node behind it, is met within minutes
@@ -18,9 +18,9 @@ MAX_TRANSACTIONS = 100  # mail servers limit these too; by then the cost of conn
 class ConnectionPool:
     """Lends connections. Whoever borrows one gives it back, in whatever state, once."""
 
-    def __init__(self, settings: SmarthostSettings, hostname: str) -> None:
+    def __init__(self, settings: SmarthostSettings, opener: Opener) -> None:
         self._settings = settings
-        self._hostname = hostname
+        self._opener = opener
         self._places = asyncio.BoundedSemaphore(settings.max_connections)
         self._idle: dict[SmarthostConnection, asyncio.TimerHandle] = {}  # the latest last
         self._closed = False
@@ -110,7 +110,7 @@ class ConnectionPool:
 
     async def _open(self) -> SmarthostConnection:
         self._refuse_if_closed()
-        return await open_connection(self._settings, self._hostname)
+        return await self._opener.open()
 
     def _expire(self, connection: SmarthostConnection) -> None:
         del self._idle[connection]

@@ -1,17 +1,20 @@
 """One transaction with the smarthost: MAIL and RCPT in one flight, then the body and the final dot as two steps.
 
 Whatever fails, or is cancelled, in the middle closes the connection, so that no reply is ever taken for the reply to
-another command. Until the final dot has been handed to the transport nothing can have been delivered.
+another command. Until the final dot has been handed to the transport nothing can have been delivered. While the
+application takes its time before DATA, others use the connection; MAIL and RCPT are repeated then. Nothing past DATA
+ever is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
-from smtpguard.domain.envelope import Body, MailParameters, ReversePath
-from smtpguard.domain.mailbox import Mailbox
+from smtpguard.domain.envelope import ForwardPath, MailParameters, ReversePath
 from smtpguard.domain.reply import Reply
 from smtpguard.errors import SmarthostLost, SmarthostUnavailable
+from smtpguard.relay.commands import mail_command, missing_extension, rcpt_command
 from smtpguard.relay.connection import POSITIVE, SERVICE_CLOSING, SmarthostConnection, SmarthostGone
 from smtpguard.relay.flight import Flight
 from smtpguard.relay.pool import ConnectionPool
@@ -20,10 +23,12 @@ from smtpguard.settings import SmarthostSettings
 GO_AHEAD = (354,)
 FINAL = frozenset(POSITIVE) | {SERVICE_CLOSING}  # after the final dot 421 is an answer as well: a refusal
 
+HOLD_SECONDS = 3.0  # longer than an application that has its message ready takes from one command to the next
+
 
 class _State(Enum):
     NEW = auto()
-    """No recipient has been answered."""
+    """The smarthost knows of no recipient: none has been answered, or the connection was given up meanwhile."""
     OPEN = auto()
     """DATA can be sent."""
     BODY = auto()
@@ -50,45 +55,50 @@ class SmarthostTransaction:
         self._size = size
         self._state = _State.NEW
         self._connection: SmarthostConnection | None = None
+        self._hold: asyncio.TimerHandle | None = None
+        self._has_hung_up = False
+        self._accepted: list[ForwardPath] = []
         self._refusal: Reply | None = None
 
-    async def rcpt(self, recipients: Sequence[Mailbox]) -> list[Reply]:
+    async def rcpt(self, recipients: Sequence[ForwardPath]) -> list[Reply]:
         """Offer recipients and return one reply for each, in their order; the first call sends MAIL before them.
 
         A refused MAIL is the reply to each recipient, now and later. Raises SmarthostUnavailable: the transaction is
         over, nothing was sent.
         """
-        with self._over_if_it_fails():
+        with self._operation():
             if self._refusal is not None:
                 return [self._refusal] * len(recipients)
-            if self._state is _State.NEW:
+            if self._state is _State.NEW and not self._accepted:
                 return await self._begin(recipients)
-            flight = self._flight(self._connection_in(_State.OPEN), [_rcpt(mailbox) for mailbox in recipients])
-            return [await flight.answer() for _ in recipients]
+            connection = await self._resume()
+            flight = self._flight(connection, [rcpt_command(path, connection.capabilities) for path in recipients])
+            return [await self._answer(flight, path) for path in recipients]
 
-    async def restart(self, recipients: Sequence[Mailbox]) -> list[Reply]:
-        """Begin again on the same connection, for these recipients only; everything else as ``rcpt`` does."""
-        with self._over_if_it_fails():
+    async def restart(self, recipients: Sequence[ForwardPath]) -> list[Reply]:
+        """Begin again for these recipients only; everything else as ``rcpt`` does."""
+        with self._operation():
             if self._refusal is not None:
                 return [self._refusal] * len(recipients)
-            return await self._offer(self._connection_in(_State.OPEN), recipients, reset=True)
+            if await self._is_held():
+                return await self._offer(self._connection_in(_State.OPEN), recipients, reset=True)
+            return await self._begin(recipients)
 
-    async def send_body(self, wire: bytes | bytearray | memoryview) -> Reply:
+    async def send_body(self, chunks: AsyncIterable[bytes | bytearray | memoryview]) -> Reply:
         """Send DATA and, if the reply is 354, the body without the final dot; return the reply.
 
-        ``wire`` is dot-stuffed and ends with CRLF, or is empty; it is not referred to any more afterwards. Any other
-        reply is a refusal, and the transaction is over. Raises SmarthostUnavailable.
+        The chunks together are dot-stuffed and end with CRLF, or are empty; each is done with when the next is asked
+        for. Any other reply is a refusal, which may come in the middle of the body, and the transaction is over.
+        Raises SmarthostUnavailable.
         """
-        with self._over_if_it_fails():
-            connection = self._connection_in(_State.OPEN)
-            if wire and bytes(wire[-2:]) != b"\r\n":
-                raise ValueError("the body does not end with CRLF: the final dot would be part of it")
+        with self._operation():
+            connection = await self._resume()
             self._state = _State.BODY
             connection.write(b"DATA\r\n", replies=1)
             reply = await connection.answer(self._settings.data_timeout, wanted=GO_AHEAD)
             if reply.code in GO_AHEAD:
-                await connection.upload(wire, self._settings.block_timeout)
-            else:
+                reply = await self._upload(connection, chunks) or reply
+            if reply.code not in GO_AHEAD:
                 self._give_back()
             return reply
 
@@ -97,14 +107,10 @@ class SmarthostTransaction:
 
         Raises SmarthostUnavailable if the dot was not sent, SmarthostLost if it was and no reply came.
         """
-        with self._over_if_it_fails():
+        with self._operation():
             connection = self._connection_in(_State.BODY)
-            connection.ensure_silent()
-            connection.write(b".\r\n", replies=1)
-            try:
-                reply = await connection.answer(self._settings.reply_timeout, wanted=FINAL)
-            except SmarthostUnavailable as error:
-                raise SmarthostLost(f"{error} (after the final dot)") from error
+            await connection.catch_up()
+            reply = connection.early_refusal or await self._send_dot(connection)
             self._give_back()
             return reply
 
@@ -117,7 +123,9 @@ class SmarthostTransaction:
             self._close()
         self._give_back()
 
-    async def _begin(self, recipients: Sequence[Mailbox]) -> list[Reply]:
+    # MAIL and RCPT
+
+    async def _begin(self, recipients: Sequence[ForwardPath]) -> list[Reply]:
         self._connection = await self._pool.borrow()
         reused = self._connection.is_reused
         try:
@@ -129,54 +137,127 @@ class SmarthostTransaction:
         return await self._offer(self._connection, recipients, reset=False)
 
     async def _offer(
-        self, connection: SmarthostConnection, recipients: Sequence[Mailbox], *, reset: bool
+        self, connection: SmarthostConnection, recipients: Sequence[ForwardPath], *, reset: bool
     ) -> list[Reply]:
-        mail = _mail(self._reverse_path, self._parameters, size=self._size, capabilities=connection.capabilities)
+        capabilities = connection.capabilities
+        refusal = missing_extension(self._parameters, capabilities)
+        if refusal is not None:
+            return self._refuse(refusal, recipients)
+        mail = mail_command(self._reverse_path, self._parameters, size=self._size, capabilities=capabilities)
         rset = [b"RSET\r\n"] if reset else []
-        flight = self._flight(connection, [*rset, mail, *map(_rcpt, recipients)])
+        flight = self._flight(connection, [*rset, mail, *(rcpt_command(path, capabilities) for path in recipients)])
         if reset:
             await _require_reset(connection, flight)
         reply = await flight.answer()
         if not reply.is_positive:
-            return await self._refuse(flight, reply, recipients)
-        first = [await flight.answer() for _ in recipients[:1]]
+            with suppress(SmarthostUnavailable):  # the refusal stands, whatever becomes of the connection
+                await flight.cut_short()
+            return self._refuse(reply, recipients)
+        self._accepted = []
+        first = [await self._answer(flight, path) for path in recipients[:1]]
         self._state = _State.OPEN  # once a recipient has been answered, no other connection is tried
-        return first + [await flight.answer() for _ in recipients[1:]]
+        return first + [await self._answer(flight, path) for path in recipients[1:]]
 
-    async def _refuse(self, flight: Flight, refusal: Reply, recipients: Sequence[Mailbox]) -> list[Reply]:
-        """Let the refusal of MAIL stand, whatever becomes of the connection."""
+    async def _answer(self, flight: Flight, path: ForwardPath) -> Reply:
+        reply = await flight.answer()
+        if reply.is_positive:
+            self._accepted.append(path)
+        return reply
+
+    def _refuse(self, refusal: Reply, recipients: Sequence[ForwardPath]) -> list[Reply]:
         self._refusal = refusal
-        with suppress(SmarthostUnavailable):
-            await flight.cut_short()
         self._give_back()
         return [refusal] * len(recipients)
 
     def _flight(self, connection: SmarthostConnection, commands: Sequence[bytes]) -> Flight:
         return Flight(connection, commands, seconds=self._settings.command_timeout)
 
-    def _connection_in(self, state: _State) -> SmarthostConnection:
-        if self._connection is None or self._state is not state:
-            raise SmarthostUnavailable("the transaction with the smarthost is not open")
-        return self._connection
+    # The body and the dot
+
+    async def _upload(
+        self, connection: SmarthostConnection, chunks: AsyncIterable[bytes | bytearray | memoryview]
+    ) -> Reply | None:
+        """Send the body; return the refusal that cut it short, if one did."""
+        end = b""
+        try:
+            async for chunk in chunks:
+                await connection.upload(chunk, self._settings.block_timeout)
+                end = (end + bytes(chunk[-2:]))[-2:]
+        except SmarthostUnavailable:
+            if connection.early_refusal is None:
+                raise
+            return connection.early_refusal
+        if end not in (b"", b"\r\n"):
+            raise ValueError("the body does not end with CRLF: the final dot would be part of it")
+        return None
+
+    async def _send_dot(self, connection: SmarthostConnection) -> Reply:
+        connection.write(b".\r\n", replies=1)
+        try:
+            return await connection.answer(self._settings.reply_timeout, wanted=FINAL)
+        except SmarthostUnavailable as error:
+            raise SmarthostLost(f"{error} (after the final dot)") from error
+
+    # The connection: held while a call runs and for a moment after it, else lent
 
     @contextmanager
-    def _over_if_it_fails(self) -> Iterator[None]:
+    def _operation(self) -> Iterator[None]:
+        """Hold the connection while a call runs; end the transaction if it fails."""
+        self._stop_holding()
         try:
             yield
         except BaseException:
             self._close()
             self._give_back()
             raise
+        if self._state is _State.OPEN:
+            self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._lend)
+
+    async def _is_held(self) -> bool:
+        """Whether the transaction is open with the smarthost; False where it has to be begun again."""
+        if self._state is _State.NEW and self._accepted:
+            return False
+        connection = self._connection_in(_State.OPEN)
+        await connection.catch_up()
+        if not connection.is_gone or self._has_hung_up:
+            return True
+        self._has_hung_up = True
+        self._lend()
+        return False
+
+    async def _resume(self) -> SmarthostConnection:
+        """Return the connection to go on with, after what was said to another was repeated to it if need be."""
+        if not await self._is_held():
+            for reply in await self._begin(self._accepted):
+                if not reply.is_positive:
+                    raise SmarthostUnavailable(f"the smarthost said to what it had accepted before: {reply}")
+        return self._connection_in(_State.OPEN)
+
+    def _lend(self) -> None:
+        """Let others use the connection; whoever is next begins with RSET."""
+        self._give_back()
+        self._state = _State.NEW
+
+    def _connection_in(self, state: _State) -> SmarthostConnection:
+        if self._connection is None or self._state is not state:
+            raise SmarthostUnavailable("the transaction with the smarthost is not open")
+        return self._connection
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
 
     def _give_back(self) -> None:
+        self._stop_holding()
         self._state = _State.OVER
         if self._connection is not None:
             connection, self._connection = self._connection, None
             self._pool.give_back(connection)
+
+    def _stop_holding(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
 
 
 async def _require_reset(connection: SmarthostConnection, flight: Flight) -> None:
@@ -184,18 +265,3 @@ async def _require_reset(connection: SmarthostConnection, flight: Flight) -> Non
     reply = await flight.answer()
     if not reply.is_positive:
         raise connection.failed(f"it said to RSET: {reply}", gone=True)
-
-
-def _mail(
-    reverse_path: ReversePath, parameters: MailParameters, *, size: int | None, capabilities: Mapping[str, str]
-) -> bytes:
-    command = f"MAIL FROM:<{reverse_path}>"
-    if parameters.body is Body.EIGHT_BIT_MIME and "8BITMIME" in capabilities:
-        command += " BODY=8BITMIME"
-    if size is not None and "SIZE" in capabilities:
-        command += f" SIZE={size}"
-    return f"{command}\r\n".encode()
-
-
-def _rcpt(recipient: Mailbox) -> bytes:
-    return f"RCPT TO:<{recipient}>\r\n".encode()

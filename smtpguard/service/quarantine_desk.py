@@ -4,19 +4,21 @@ A release claims its message first: *maybe-sent* is written before anything is s
 operators one releases, and a crash in between leaves a message that an operator must settle, never one sent twice.
 """
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from smtpguard.domain.audit import Act, ActKind
 from smtpguard.domain.decision import Decision, Reason, Verdict
+from smtpguard.domain.envelope import ForwardPath
 from smtpguard.domain.ledger import LedgerEntry
-from smtpguard.domain.message import stuff
+from smtpguard.domain.message import DotRewriter
 from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
 from smtpguard.domain.reply import Reply
 from smtpguard.errors import ActRefused, SmarthostLost, SmtpguardError
 from smtpguard.relay.smarthost import Smarthost
+from smtpguard.spool import CHUNK_OCTETS
 from smtpguard.storage import Store
 
 
@@ -90,9 +92,10 @@ class QuarantineDesk:
         size = len(content.message)
         transaction = self.smarthost.begin(message.reverse_path, message.parameters, size=size)
         try:
-            (reply,) = await transaction.rcpt([message.recipient])
+            (reply,) = await transaction.rcpt([ForwardPath(message.recipient, message.rcpt_parameters)])
             if reply.is_positive:
-                reply = await transaction.send_body(stuff(content.message))
+                async with aclosing(_wire(content.message)) as chunks:
+                    reply = await transaction.send_body(chunks)
             if reply.code == 354:
                 reply = await transaction.finish()
         finally:
@@ -126,3 +129,10 @@ class QuarantineDesk:
             subject_digest="",
         )
         await self.store.ledger.record([entry])
+
+
+async def _wire(message: bytes) -> AsyncGenerator[bytes, None]:
+    """Give the wire form of a message piece by piece."""
+    stuffing = DotRewriter(stuffs=True)
+    for start in range(0, len(message), CHUNK_OCTETS):
+        yield stuffing.rewrite(message[start : start + CHUNK_OCTETS])

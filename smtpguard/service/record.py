@@ -38,6 +38,15 @@ class Outcome(Enum):
     """An error of the guard; the application was told to try again."""
 
 
+class Ended(Exception):
+    """The transaction ends here with this reply."""
+
+    def __init__(self, reply: Reply, outcome: Outcome, smarthost_reply: Reply | None = None) -> None:
+        self.reply = reply
+        self.outcome = outcome
+        self.smarthost_reply = smarthost_reply
+
+
 _UNHEARD = frozenset({Outcome.ABORTED, Outcome.CLIENT_GONE, Outcome.CUT_OFF})
 
 

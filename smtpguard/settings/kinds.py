@@ -8,13 +8,18 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from smtpguard.domain.application import opaque_string
 from smtpguard.domain.mailbox import parse_domain
 from smtpguard.errors import MailboxSyntaxError
 
 _ENDPOINT = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]*)):([0-9]{1,5})")
 _JSON_ARRAY = re.compile(r'\s*\[\s*["{\]]')  # and not the bracket of [::1]:2525
-_ARGON2ID = re.compile(r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})(?:\$[A-Za-z0-9+/]{8,}){2}")
+_ARGON2ID = re.compile(
+    r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)"
+)
 _MAX_HASH_KIB = 1_048_576
+_MIN_SALT_CHARACTERS = 11  # 8 octets
+_MIN_TAG_CHARACTERS = 8
 
 
 class Endpoint(NamedTuple):
@@ -75,9 +80,24 @@ def _network(value: object) -> object:
 
 def _password_hash(value: str) -> str:
     match = _ARGON2ID.fullmatch(value)
-    if match is None or not 8 <= int(match[1]) <= _MAX_HASH_KIB or not int(match[2]) or not int(match[3]):
+    if match is None or not _can_be_verified(*match.groups()):
         raise ValueError("it is not an argon2id hash as `smtpguard config hash-password` makes it")
     return value
+
+
+def _can_be_verified(memory: str, time: str, parallelism: str, salt: str, tag: str) -> bool:
+    """RFC 9106 3.1, and a bound on the memory (KiB); base64 without padding never has a length of 4n + 1."""
+    costs = bool(int(time) and int(parallelism)) and 8 * int(parallelism) <= int(memory) <= _MAX_HASH_KIB
+    return (
+        costs
+        and len(salt) >= _MIN_SALT_CHARACTERS
+        and len(tag) >= _MIN_TAG_CHARACTERS
+        and 1
+        not in {
+            len(salt) % 4,
+            len(tag) % 4,
+        }
+    )
 
 
 Many = BeforeValidator(_one_or_many)
@@ -94,6 +114,7 @@ DomainName = Annotated[str, AfterValidator(_domain)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 PasswordHash = Annotated[str, AfterValidator(_password_hash)]
 """argon2id (RFC 9106) in the PHC string format."""
+Username = Annotated[str, Field(max_length=255), AfterValidator(opaque_string)]
 Secret = Annotated[str, Field(repr=False)]
 
 

@@ -39,7 +39,7 @@ def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ
     try:
         return Settings.model_validate(_merge(tree, {place: environment[name] for place, name in variables.items()}))
     except ValidationError as error:
-        raise SettingsError("; ".join(_explain(item, file, variables) for item in error.errors())) from error
+        raise SettingsError("; ".join(_explain(item, file, tree, variables) for item in error.errors())) from error
 
 
 def find_settings_file(path: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -109,17 +109,26 @@ def _merge(tree: dict[str, Any], values: Mapping[Place, str]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: Any, file: Path | None, variables: Mapping[Place, str]) -> str:
+def _explain(error: Any, file: Path | None, tree: Mapping[str, Any], variables: Mapping[Place, str]) -> str:
     loc = error["loc"]
-    names = [name for place, name in variables.items() if _concerns(loc, place)]
-    if error["type"] == "model_type" and len(loc) == 1:  # no variable sets a section as such
-        names = []
-    where = f"environment variable {' and '.join(names)}" if names else str(file or "defaults")
     message = _PLAIN_MESSAGES.get(error["type"], error["msg"]).removeprefix("Value error, ")
-    return f"{where}: {'.'.join(str(part) for part in loc)}: {message}"
+    return ": ".join(filter(None, [_source(error, file, tree, variables), ".".join(map(str, loc)), message]))
 
 
-def _concerns(loc: Place, place: Place) -> bool:
-    """Whether an error at ``loc``, which may lie deeper or be about a whole section, is about what stands here."""
-    candidates = (place, _either_or().get(place, place))
-    return any(candidate[: len(loc)] == loc[: len(candidate)] for candidate in candidates)
+def _source(error: Any, file: Path | None, tree: Mapping[str, Any], variables: Mapping[Place, str]) -> str:
+    """Name what a wrong value came from: its variable; of a wrong section, the variables and the file if it has it."""
+    loc, either_or = error["loc"], _either_or()
+    at_fault, involved = [], []
+    for place, name in variables.items():
+        candidates = (place, either_or.get(place, place))
+        if any(candidate == loc[: len(candidate)] for candidate in candidates):
+            at_fault.append(name)
+        elif any(candidate[: len(loc)] == loc for candidate in candidates):
+            involved.append(name)
+    if error["type"] == "model_type" and len(loc) == 1:  # no variable sets a section as such
+        involved = []
+    if not at_fault and not involved:
+        return str(file or "defaults")
+    variable = f"environment variable {' and '.join(at_fault or involved)}"
+    is_in_file = any(not loc or loc[0] == section for section in tree)
+    return f"{variable} over {file}" if is_in_file and not at_fault else variable

@@ -22,6 +22,7 @@ from smtpguard.settings.kinds import (
     PasswordHash,
     Seconds,
     Secret,
+    Username,
     read_secret,
 )
 
@@ -149,6 +150,8 @@ class SmarthostSettings(Section):
     def _fits(self) -> "SmarthostSettings":
         if self.key_file and not self.certificate_file:
             raise ValueError("there is a key_file, but no certificate_file")
+        if self.tls == "none" and (self.ca_file or self.certificate_file):
+            raise ValueError("there are certificates, but tls is none")
         if bool(self.username) != bool(self.password):
             raise ValueError("username and password belong together")
         if self.username and self.tls == "none" and not self.auth_without_tls:
@@ -206,7 +209,7 @@ class ApplicationSettings(PolicyOverrides):
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
     networks: Annotated[tuple[Network, ...], Many] = ()
-    username: Annotated[str, Field(max_length=255)] = ""
+    username: Username = ""
     """Empty: it does not log in."""
     password_hash: Annotated[tuple[PasswordHash, ...], Many, Field(repr=False)] = ()
     """More than one while a password is being changed."""

@@ -1,42 +1,117 @@
-"""Read a message: in chunks, into one buffer, bounded whatever comes."""
+"""Read a message: DATA up to the final dot, BDAT by the octet; in chunks, in bounded memory whatever comes.
+
+A message that cannot be kept is read to its end all the same, and refused then.
+"""
 
 import asyncio
 from collections.abc import Callable
 
-CHUNK_OCTETS = 262_144
+from smtpguard.domain.message import DotRewriter
+from smtpguard.domain.reply import R452_STORE_FULL, R552_TOO_BIG, Reply
+from smtpguard.spool import MemoryFullError, WireMessage
+
+CHUNK_OCTETS = 65_536
 _END = b"\r\n.\r\n"
+
+OnProgress = Callable[[int], None]
+"""Is told how many octets came in, each time."""
 
 
 class ConnectionEndedError(ConnectionError):
     """The connection ended within the message."""
 
 
-async def read_data(reader: asyncio.StreamReader, *, limit: int, on_progress: Callable[[], None]) -> bytearray | None:
-    """Read up to the final dot (RFC 5321 4.1.1.4) and return the message in wire form, without that dot.
+class Intake:
+    """A message that is coming in, for as long as it can be kept."""
 
-    Bytes behind the dot stay with the reader. ``on_progress`` is called for each chunk that came in. A message of more
-    than ``limit`` octets is read to its end, in bounded memory, and is None. Raises ConnectionEndedError.
+    def __init__(self, message: WireMessage, *, limit: int) -> None:
+        self._message = message
+        self._limit = limit
+        self.refusal: Reply | None = None
+        """Why it is not kept any more."""
+
+    async def append(self, wire: bytes) -> None:
+        """Add octets of the wire form; those of a message that is refused are dropped."""
+        if self.refusal is not None:
+            return
+        if len(self._message) + len(wire) > self._limit:
+            self._refuse(R552_TOO_BIG, f"the message has more than {self._limit} octets")
+            return
+        try:
+            await self._message.append(wire)
+        except (MemoryFullError, OSError) as error:
+            self._refuse(R452_STORE_FULL, f"the message cannot be held: {error}")
+
+    def _refuse(self, reply: Reply, why: str) -> None:
+        self.refusal = reply
+        self._message.give_up(why)
+
+
+class ChunkedIntake(Intake):
+    """A message that comes by BDAT (RFC 3030), where dots are not stuffed and chunks end anywhere."""
+
+    def __init__(self, message: WireMessage, *, limit: int) -> None:
+        super().__init__(message, limit=limit)
+        self._stuffing = DotRewriter(stuffs=True)
+
+    async def append_content(self, content: bytes) -> None:
+        """Add octets of the message itself."""
+        await self.append(self._stuffing.rewrite(content))
+
+    async def end(self) -> None:
+        """End the last line, as DATA cannot but do."""
+        if not self._stuffing.is_at_line_start:
+            await self.append(b"\r\n")
+
+
+async def read_data(
+    reader: asyncio.StreamReader, message: WireMessage, *, limit: int, on_progress: OnProgress
+) -> Reply | None:
+    """Read up to the final dot (RFC 5321 4.1.1.4) into the message, without that dot; return a refusal, or None.
+
+    Bytes behind the dot stay with the reader. ``limit`` is in octets of the wire form. Raises ConnectionEndedError.
     """
+    intake = Intake(message, limit=limit)
     # A line end in front lets a dot in the very first line be found like any other.
-    buffer = bytearray(b"\r\n")
-    too_big = False
+    window, begin = b"\r\n", 2
     while True:
-        chunk = await reader.read(CHUNK_OCTETS)
-        if not chunk:
-            raise ConnectionEndedError
-        on_progress()
-        searched = max(0, len(buffer) - len(_END) + 1)
-        buffer += chunk
-        end = buffer.find(_END, searched)
+        window += await _read(reader, CHUNK_OCTETS, on_progress)
+        end = window.find(_END)
+        cut = len(window) - len(_END) + 1 if end < 0 else end + 2  # the end may have begun
+        if cut > begin or end >= 0:
+            content, window, begin = window[begin:cut], window[cut:], 0
+            await intake.append(content)
         if end >= 0:
-            _give_back(reader, bytes(buffer[end + len(_END) :]))
-            too_big = too_big or end > limit
-            del buffer[end + 2 :]
-            del buffer[:2]
-            return None if too_big else buffer
-        if too_big or len(buffer) > limit + len(_END):
-            too_big = True
-            del buffer[: -len(_END) + 1]
+            _give_back(reader, window[len(_END) - 2 :])
+            return intake.refusal
+
+
+async def read_chunk(
+    reader: asyncio.StreamReader, octets: int, intake: ChunkedIntake | None, *, last: bool, on_progress: OnProgress
+) -> Reply | None:
+    """Read what follows a BDAT command (RFC 3030), all of it whatever becomes of it; return a refusal, or None.
+
+    Without an ``intake`` it is thrown away. One intake takes all chunks of a message; a refusal stands for those that
+    follow. Raises ConnectionEndedError.
+    """
+    while octets:
+        content = await _read(reader, min(octets, CHUNK_OCTETS), on_progress)
+        octets -= len(content)
+        if intake is not None:
+            await intake.append_content(content)
+    if intake is None:
+        return None
+    if last:
+        await intake.end()
+    return intake.refusal
+
+
+async def _read(reader: asyncio.StreamReader, octets: int, on_progress: OnProgress) -> bytes:
+    chunk = await reader.read(octets)
+    if not chunk:
+        raise ConnectionEndedError
+    on_progress(len(chunk))
+    return chunk
 
 
 def _give_back(reader: asyncio.StreamReader, rest: bytes) -> None:

@@ -1,36 +1,46 @@
 """The content of quarantined messages: compressed, and checked against its digest when it is read back.
 
-Compressing takes its time with a big message; it belongs in a thread.
+Both take their time with a big message and may read its file; they belong in a thread.
 """
 
 import hashlib
+from collections.abc import Iterable
+from io import BytesIO
 from typing import Any
 
 import zstandard
 from sqlalchemy import Row
 
+from smtpguard.domain.message import HeaderSummary
 from smtpguard.domain.quarantined import MessageContent
 from smtpguard.errors import StoreError
 
 
-def pack(transaction_id: str, content: MessageContent) -> dict[str, Any]:
-    """Make the row of a content."""
+def pack(transaction_id: str, summary: HeaderSummary, pieces: Iterable[bytes]) -> dict[str, Any]:
+    """Make the row of a message that comes in pieces; only its compressed form is ever in memory as a whole."""
+    compressor = zstandard.ZstdCompressor().compressobj()
+    digest, size, packed = hashlib.sha256(), 0, BytesIO()
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+        packed.write(compressor.compress(piece))
+    packed.write(compressor.flush())
     return {
         "transaction_id": transaction_id,
-        "content": zstandard.compress(content.message),
-        "digest": hashlib.sha256(content.message).hexdigest(),
-        "size": len(content.message),
-        "subject": content.subject,
-        "sender": content.sender,
-        "date": content.date,
-        "message_id": content.message_id,
+        "content": packed.getvalue(),
+        "digest": digest.hexdigest(),
+        "size": size,
+        "subject": summary.subject,
+        "sender": summary.sender,
+        "date": summary.date,
+        "message_id": summary.message_id,
     }
 
 
 def unpack(row: Row[Any]) -> MessageContent:
     """Read a row back; raises StoreError where it is not what was put in."""
     try:
-        message = zstandard.decompress(row.content, max_output_size=row.size)
+        message = zstandard.ZstdDecompressor().decompressobj().decompress(row.content)
     except zstandard.ZstdError as error:
         raise StoreError(f"the content of transaction {row.transaction_id} cannot be read back: {error}") from error
     if hashlib.sha256(message).hexdigest() != row.digest:

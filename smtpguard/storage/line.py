@@ -107,7 +107,7 @@ def _failed(failure: LineFailed, number: int) -> list[Answer | Exception]:
 
 
 def _copy(failure: LineFailed) -> LineFailed:
-    copy = LineFailed(*failure.args)
+    copy = type(failure)(*failure.args)
     copy.__cause__ = failure.__cause__
     return copy
 

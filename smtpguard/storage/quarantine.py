@@ -5,15 +5,18 @@ The content of a transaction goes with the last of its messages that is open.
 
 import asyncio
 import builtins
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, exists, insert, select, update
 
 from smtpguard.domain.audit import Act
 from smtpguard.domain.decision import Reason
-from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters, ReversePath
+from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters, RcptParameters, ReversePath
 from smtpguard.domain.mailbox import Mailbox
+from smtpguard.domain.message import HeaderSummary
 from smtpguard.domain.quarantined import OPEN_STATES, MessageContent, QuarantinedMessage, QuarantineState
 from smtpguard.errors import ActRefused, NotFound, StoreError
 from smtpguard.storage.audit_log import append_act
@@ -24,6 +27,9 @@ from smtpguard.storage.mailboxes import stored_mailbox
 from smtpguard.storage.tables import message_contents, quarantined_messages
 from smtpguard.storage.writer import Writer
 
+BIG_OCTETS = 262_144
+"""Of messages from this size on one at a time is packed and written: a hundred at once have their turns."""
+
 _OPEN = [state.value for state in OPEN_STATES]
 
 
@@ -33,21 +39,33 @@ class Quarantine:
     def __init__(self, writer: Writer, long_work: LongWork) -> None:
         self._writer = writer
         self._long_work = long_work
+        self._big_one = asyncio.Lock()
+        # Each thread would keep the memory that compressing has once taken.
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="smtpguard-packer")
 
-    async def keep(self, messages: Sequence[QuarantinedMessage], content: MessageContent) -> None:
+    async def close(self) -> None:
+        """Finish what was handed in."""
+        await asyncio.to_thread(self._packer.shutdown)
+
+    async def keep(
+        self, messages: Sequence[QuarantinedMessage], summary: HeaderSummary, pieces: Iterable[bytes]
+    ) -> None:
         """Keep a transaction's messages and their content; all is on disk when it returns.
 
-        Raises StoreFull: nothing was kept; StoreUnavailable: what was kept, if anything, ``take_back`` removes.
+        The ``pieces`` of the content, not dot-stuffed, are read in a thread; what reading them raises is raised. Raises
+        StoreFull: nothing was kept; StoreUnavailable: what was kept, if anything, ``take_back`` removes.
         """
         [transaction_id] = {message.transaction_id for message in messages}
-        packed = await asyncio.to_thread(pack, transaction_id, content)
         rows = [_values(message) for message in messages]
+        async with self._big_one if messages[0].size >= BIG_OCTETS else nullcontext():
+            loop = asyncio.get_running_loop()
+            packed = await loop.run_in_executor(self._packer, pack, transaction_id, summary, pieces)
 
-        def work(connection: Connection) -> None:
-            connection.execute(insert(message_contents), packed)
-            execute_rows(connection, insert(quarantined_messages), rows)
+            def work(connection: Connection) -> None:
+                connection.execute(insert(message_contents), packed)
+                execute_rows(connection, insert(quarantined_messages), rows)
 
-        await self._writer.write(work, durable=True)
+            await self._writer.write(work, durable=True)
 
     async def take_back(self, transaction_id: str) -> int:
         """Remove a transaction's messages that still wait, as if they had never been kept; return how many."""
@@ -164,7 +182,7 @@ def _values(message: QuarantinedMessage) -> dict[str, Any]:
         "recipient_key": message.recipient.lookup_key,
         "reverse_path": reverse_path.text if reverse_path else None,
         "reverse_path_key": reverse_path.lookup_key if reverse_path else None,
-        "parameters": _parameter_values(message.parameters),
+        "parameters": _parameter_values(message.parameters, message.rcpt_parameters),
         "application": message.application,
         "customer": message.customer or "",
         "reason": message.reason.value,
@@ -184,7 +202,8 @@ def _message(row: Row[Any]) -> QuarantinedMessage:
         state=QuarantineState(row.state),
         recipient=stored_mailbox(row.recipient, row.recipient_key),
         reverse_path=_reverse_path(row),
-        parameters=_parameters(row.parameters),
+        parameters=_mail_parameters(row.parameters),
+        rcpt_parameters=RcptParameters(notify=row.parameters.get("notify"), orcpt=row.parameters.get("orcpt")),
         application=row.application,
         customer=row.customer or None,
         reason=Reason(row.reason),
@@ -201,9 +220,22 @@ def _reverse_path(row: Row[Any]) -> ReversePath:
     return NULL_REVERSE_PATH if row.reverse_path is None else stored_mailbox(row.reverse_path, row.reverse_path_key)
 
 
-def _parameter_values(parameters: MailParameters) -> dict[str, str]:
-    return {"body": parameters.body.value} if parameters.body else {}
+def _parameter_values(mail: MailParameters, rcpt: RcptParameters) -> dict[str, Any]:
+    values = {
+        "body": mail.body and mail.body.value,
+        "smtputf8": mail.smtputf8 or None,
+        "ret": mail.ret,
+        "envid": mail.envid,
+        "notify": rcpt.notify,
+        "orcpt": rcpt.orcpt,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _parameters(values: dict[str, str]) -> MailParameters:
-    return MailParameters(body=Body(values["body"]) if "body" in values else None)
+def _mail_parameters(values: dict[str, Any]) -> MailParameters:
+    return MailParameters(
+        body=Body(values["body"]) if "body" in values else None,
+        smtputf8=values.get("smtputf8", False),
+        ret=values.get("ret"),
+        envid=values.get("envid"),
+    )

@@ -40,11 +40,13 @@ async def open_store(url: str) -> AsyncIterator[Store]:
         writer = Writer(database)
         stack.push_async_callback(writer.close)
         await _verify_durability(writer, database)
+        quarantine = Quarantine(writer, long_work)
+        stack.push_async_callback(quarantine.close)
         reader = await database.reader()
         stack.push_async_callback(reader.close)
         yield Store(
             address_book=AddressBook(reader, writer, long_work),
-            quarantine=Quarantine(writer, long_work),
+            quarantine=quarantine,
             ledger=Ledger(writer, long_work),
             audit_log=AuditLog(writer, long_work),
         )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from smtpguard.errors import StoreError, StoreUnavailable
+from smtpguard.errors import StoreError, StoreUnavailable, StoreUntouched
 from smtpguard.storage.database import Database
 from smtpguard.storage.driver_errors import despite_deadlocks, translated
 from smtpguard.storage.line import Line, LineFailed
@@ -29,6 +29,10 @@ class _Write:
     durable: bool
 
 
+class _NotBegun(LineFailed, StoreUntouched):
+    """No transaction could be begun."""
+
+
 class Writer:
     """All short writes of a store."""
 
@@ -41,7 +45,7 @@ class Writer:
         """Run ``work`` in a transaction and return what it returns, once it is committed.
 
         ``work`` runs in the writer's thread, and may run several times, all but the last in vain. Raises what it
-        raises; StoreFull and StoreUnavailable.
+        raises; StoreFull, StoreUnavailable and StoreUntouched.
         """
         try:
             return cast("T", await self._line.ask(_Write(work, durable), seconds=WRITE_SECONDS))
@@ -65,14 +69,14 @@ class Writer:
 
     @contextmanager
     def _begun(self, *, durable: bool) -> Iterator[Connection]:
-        """A transaction; LineFailed where the store does not let one begin."""
+        """A transaction; _NotBegun where the store does not let one begin."""
         with ExitStack() as stack:
             try:
                 with translated():
                     connection = stack.enter_context(self._engine.connect())
                     self._database.begin(connection, durable=durable)
             except StoreError as error:
-                raise LineFailed(str(error)) from error
+                raise _NotBegun(str(error)) from error
             yield connection
 
 

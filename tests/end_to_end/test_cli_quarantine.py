@@ -182,7 +182,8 @@ async def test_show_as_json(smtpguard):
     (message_id,) = await smtpguard.keep(KUNDE)
 
     row = (await smtpguard("quarantine", "show", message_id, "--json")).row
-    assert list(row) == [*FIELDS, "transaction", "body", "from", "date", "message_id"]
+    parameters = ["body", "smtputf8", "ret", "envid", "notify", "orcpt"]
+    assert list(row) == [*FIELDS, "transaction", *parameters, "from", "date", "message_id"]
     assert (row["id"], row["from"]) == (message_id, "Billing <billing@shop.example>")
 
 

@@ -16,7 +16,8 @@ from smtpguard.domain.decision import Reason
 from smtpguard.domain.envelope import MailParameters, ReversePath
 from smtpguard.domain.ids import quarantined_id
 from smtpguard.domain.mailbox import parse_mailbox
-from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
+from smtpguard.domain.message import HeaderSummary
+from smtpguard.domain.quarantined import QuarantinedMessage, QuarantineState
 from tests.support.guard import make_settings
 from tests.support.process import SMTPGUARD, free_port, run
 
@@ -110,9 +111,9 @@ class CommandLine:
             )
             for number, recipient in enumerate(recipients, start=1)
         ]
-        content = MessageContent(message, subject, "Billing <billing@shop.example>", "", "<1@shop.example>")
+        summary = HeaderSummary(subject, "Billing <billing@shop.example>", "", "<1@shop.example>")
         async with self.desks() as desks:
-            await desks.store.quarantine.keep(messages, content)
+            await desks.store.quarantine.keep(messages, summary, [message])
         return [each.id for each in messages]
 
     async def states(self) -> dict[str, str]:

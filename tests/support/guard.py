@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from smtpguard.app import Desks, clock, open_desks, running_guard
+from smtpguard.app import Desks, Guard, clock, open_desks, running_guard
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.quarantined import OPEN_STATES, QuarantinedMessage
 from smtpguard.domain.standing import Standing
@@ -29,9 +29,18 @@ def make_settings(store_url: str, smarthost_port: int, **sections: dict[str, Any
 class RunningGuard:
     """A guard that listens on ``port``, and the desks of an operator on the same store."""
 
-    port: int
+    guard: Guard
     desks: Desks
     settings: Settings
+
+    @property
+    def port(self) -> int:
+        return self.guard.endpoints[0].port
+
+    @property
+    def tls_port(self) -> int:
+        """That of ``smtp.tls_listen``."""
+        return self.guard.endpoints[-1].port
 
     async def waiting(self) -> list[QuarantinedMessage]:
         return await self.desks.quarantine.list(limit=0, states=OPEN_STATES)
@@ -45,8 +54,8 @@ class RunningGuard:
 async def guarding(store_url: str, smarthost_port: int, **sections: Any) -> AsyncIterator[RunningGuard]:
     """Run a guard for as long as the block."""
     settings = make_settings(store_url, smarthost_port, **sections)
-    async with running_guard(settings) as endpoints, open_desks(settings) as desks:
-        yield RunningGuard(endpoints[0].port, desks, settings)
+    async with running_guard(settings) as guard, open_desks(settings) as desks:
+        yield RunningGuard(guard, desks, settings)
 
 
 async def verify(desks: Desks, *addresses: str, customer: str | None = None) -> None:

@@ -7,9 +7,10 @@ r"""A real SMTP server on 127.0.0.1 that follows a script: it refuses, waits, ha
         assert message.recipients == ["alice@x.test"]
         assert message.message == b"Subject: hi\r\n\r\n.\r\n"   # dots unstuffed; message.wire is what came
 
-Each step of the dialogue has an action: ``greeting``, ``ehlo``, ``helo``, ``mail``, ``rcpt`` (one action, or one a
-recipient), ``data``, ``body`` (one an offset: done as soon as that many octets of the body are in), ``dot``, ``rset``,
-``quit``. They are attributes, and can be changed at any time: ``smarthost.dot = drop()``. The default everywhere is
+Each step of the dialogue has an action: ``greeting``, ``ehlo``, ``helo``, ``starttls``, ``auth`` (once name and password
+are in), ``mail``, ``rcpt`` (one action, or one a recipient), ``data``, ``body`` (one an offset: done as soon as that many
+octets of the body are in), ``dot``, ``rset``, ``quit``. With ``tls`` (the context of a server) it knows STARTTLS, or speaks
+TLS from the start if ``implicit_tls``. The steps are attributes, and can be changed at any time: ``smarthost.dot = drop()``. The default everywhere is
 ``usual()``. Actions:
 
     usual()                 what a well-behaved server says (in the body: nothing)
@@ -29,7 +30,9 @@ An action is an async function of the session; a test may bring its own.
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -82,7 +85,14 @@ class Connection:
     commands: list[str] = field(default_factory=list)
     flights: list[list[str]] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
+    logins: list[tuple[str, str, str]] = field(default_factory=list)
+    """Mechanism, name and password of each AUTH."""
     closed: bool = False
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What is known of the TLS session, None without one."""
+        return self.writer.get_extra_info("ssl_object")
 
     def say(self, octets: bytes) -> None:
         """Send octets out of turn."""
@@ -219,6 +229,8 @@ class Session:
         self._commands = {
             "EHLO": self._ehlo,
             "HELO": self._helo,
+            "STARTTLS": self._starttls,
+            "AUTH": self._auth,
             "MAIL": self._mail,
             "RCPT": self._rcpt,
             "DATA": self._data,
@@ -250,6 +262,7 @@ class Session:
             self.connection.flights[-1].append(line)
             self.smarthost.notify()
             verb, _, argument = line.partition(" ")
+            verb = verb.upper()
             if verb in self._commands:
                 await self._commands[verb](argument)
             else:
@@ -258,11 +271,32 @@ class Session:
 
     async def _ehlo(self, argument: str) -> None:
         self._transaction = None
-        await self._act(self.smarthost.ehlo, 250, f"smarthost.test greets {argument}", *self.smarthost.capabilities)
+        offers = self.smarthost.tls_capabilities if self.connection.tls else self.smarthost.capabilities
+        await self._act(self.smarthost.ehlo, 250, f"smarthost.test greets {argument}", *offers)
 
     async def _helo(self, argument: str) -> None:
         self._transaction = None
         await self._act(self.smarthost.helo, 250, f"smarthost.test greets {argument}")
+
+    async def _starttls(self, _: str) -> None:
+        if self.smarthost.tls is None or self.connection.tls is not None:
+            self.reply(503, "5.5.1 no TLS now")
+            return
+        await self._act(self.smarthost.starttls, 220, "2.0.0 go ahead")
+        if self.code == 220:
+            self._transaction = None
+            await self.connection.writer.start_tls(self.smarthost.tls)
+
+    async def _auth(self, argument: str) -> None:
+        mechanism, _, response = argument.partition(" ")
+        responses = [response] if response else []
+        for prompt in {"PLAIN": [""], "LOGIN": ["VXNlcm5hbWU6", "UGFzc3dvcmQ6"]}[mechanism][len(responses) :]:
+            self.reply(334, prompt)
+            responses.append(await self._read_line())
+        said = b"\0".join(b64decode(response, validate=True) for response in responses)
+        *_, name, password = said.decode().split("\0")
+        self.connection.logins.append((mechanism, name, password))
+        await self._act(self.smarthost.auth, 235, "2.7.0 welcome")
 
     async def _mail(self, argument: str) -> None:
         if self._transaction is not None:
@@ -350,15 +384,23 @@ class Session:
 
 
 class ScriptedSmarthost:
-    """The server; see the module's docstring. ``receive_buffer`` makes the kernel's buffer small."""
+    """The server; see the module's docstring.
+
+    ``tls_capabilities`` are those under TLS, if they are others; ``receive_buffer`` makes the kernel's buffer small.
+    """
 
     def __init__(
         self,
         *,
         capabilities: Sequence[str] = CAPABILITIES,
+        tls: ssl.SSLContext | None = None,
+        implicit_tls: bool = False,
+        tls_capabilities: Sequence[str] | None = None,
         greeting: Action | None = None,
         ehlo: Action | None = None,
         helo: Action | None = None,
+        starttls: Action | None = None,
+        auth: Action | None = None,
         mail: Action | None = None,
         rcpt: Action | Mapping[str, Action] | None = None,
         data: Action | None = None,
@@ -368,10 +410,14 @@ class ScriptedSmarthost:
         quit: Action | None = None,  # noqa: A002 - the name of the command
         receive_buffer: int | None = None,
     ) -> None:
-        self.capabilities = capabilities
+        self.capabilities = (*capabilities, "STARTTLS") if tls and not implicit_tls else capabilities
+        self.tls_capabilities = capabilities if tls_capabilities is None else tls_capabilities
+        self.tls = tls
         self.greeting = greeting
         self.ehlo = ehlo
         self.helo = helo
+        self.starttls = starttls
+        self.auth = auth
         self.mail = mail
         self.rcpt = rcpt
         self.data = data
@@ -386,6 +432,7 @@ class ScriptedSmarthost:
         """Those whose final dot came."""
         self.host = "127.0.0.1"
         self.port = 0
+        self._implicit_tls = implicit_tls
         self._receive_buffer = receive_buffer
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -403,7 +450,7 @@ class ScriptedSmarthost:
 
     def settings(self, **overrides: Any) -> SmarthostSettings:
         """Return the settings that lead here."""
-        return SmarthostSettings(host=self.host, port=self.port, **overrides)
+        return SmarthostSettings(**{"host": self.host, "port": self.port} | overrides)
 
     async def start(self) -> None:
         """Listen; after a ``stop`` on the same port again."""
@@ -411,7 +458,9 @@ class ScriptedSmarthost:
         if self._receive_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         self.port = listener.getsockname()[1]
-        self._server = await asyncio.start_server(self._accept, sock=listener)
+        self._server = await asyncio.start_server(
+            self._accept, sock=listener, ssl=self.tls if self._implicit_tls else None
+        )
 
     async def stop(self) -> None:
         """Close the listener and every connection."""
@@ -419,6 +468,9 @@ class ScriptedSmarthost:
             self._server.close()
             for task in self._tasks:
                 task.cancel()
+            for connection in self.open_connections:
+                if connection.tls is not None:
+                    connection.writer.transport.abort()  # it would wait for a farewell
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._server.wait_closed()
             self._server = None
@@ -482,7 +534,7 @@ class ScriptedSmarthost:
         self.notify()
         try:
             await Session(self, reader, connection).run()
-        except (HangUp, ClientGone, ConnectionError):
+        except (HangUp, ClientGone, ConnectionError, ssl.SSLError):
             pass
         except Exception as error:
             self._errors.append(error)
@@ -490,5 +542,5 @@ class ScriptedSmarthost:
             connection.closed = True
             self.notify()
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()

@@ -1,6 +1,8 @@
 """A client that speaks SMTP line by line, so that a test reads like a transcript."""
 
 import asyncio
+import base64
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
@@ -62,6 +64,16 @@ class Transcript:
         await self.send_octets(wire + b".\r\n")
         return await self.reply()
 
+    async def starttls(self, context: ssl.SSLContext) -> None:
+        """Say STARTTLS and go on under TLS."""
+        await self.ask("STARTTLS", "220 *")
+        await self.writer.start_tls(context, server_hostname="localhost")
+
+    async def log_in(self, username: str, password: str, pattern: str = "235 *") -> None:
+        """AUTH PLAIN."""
+        response = base64.b64encode(f"\0{username}\0{password}".encode()).decode()
+        await self.ask(f"AUTH PLAIN {response}", pattern)
+
     async def at_end(self) -> bool:
         """Whether the server closed the connection (waits for it)."""
         async with asyncio.timeout(TIMEOUT):
@@ -79,9 +91,9 @@ class Transcript:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Transcript]:
-    """Connect to a port of this machine."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def connected(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Transcript]:
+    """Connect to a port of this machine; ``tls``: from the first octet."""
+    reader, writer = await asyncio.open_connection("localhost" if tls else "127.0.0.1", port, ssl=tls)
     transcript = Transcript(reader, writer)
     try:
         yield transcript

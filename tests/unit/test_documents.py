@@ -7,8 +7,10 @@ import pytest
 import typer.main
 
 from smtpguard.cli.main import app
+from smtpguard.domain import reply
 from smtpguard.domain.decision import Reason, Verdict
 from smtpguard.domain.quarantined import QuarantineState
+from smtpguard.domain.reply import Reply
 from smtpguard.domain.standing import Standing
 from smtpguard.service.record import Outcome
 from smtpguard.telemetry import Event
@@ -45,6 +47,13 @@ def test_word_is_in_the_glossary(word) -> None:
 @pytest.mark.parametrize("state", QuarantineState)
 def test_state_is_explained(state) -> None:
     assert f"`{state.value}`" in read("docs/cli.md")
+
+
+@pytest.mark.parametrize("name", [name for name, value in vars(reply).items() if isinstance(value, Reply)])
+def test_refusal_is_explained(name) -> None:
+    said: Reply = getattr(reply, name)
+
+    assert said.code < 400 or f"| {said.code} {said.enhanced} | {said.text} |" in read("docs/smtp.md")
 
 
 def commands() -> list[str]:

@@ -1,5 +1,6 @@
 """The settings: defaults, file, environment, and one clear line for whatever is wrong."""
 
+import json
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from smtpguard.domain.policy import FlaggedPolicy, Mode, Policy, UnverifiedPolicy
 from smtpguard.errors import SettingsError
+from smtpguard.service.logins import hash_password
 from smtpguard.settings import (
     ApplicationSettings,
     Endpoint,
@@ -22,6 +24,10 @@ from smtpguard.settings.sections import PolicyOverrides
 
 CRM = '[[application]]\nname = "crm"\nnetworks = ["10.1.0.0/16"]\n'
 BILLING = '[[application]]\nname = "billing"\nnetworks = ["10.2.0.0/16"]\n'
+HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2E$G6tCmBxQPU2mUCqdQI1mXe4mgGdHlwe3fcP7dRLlAnw"
+OTHER_HASH = HASH.replace("c2FsdH", "b3RoZX")
+NO_TLS = "[smtp]\nauth_without_tls = true\n"
+SHOP = f"{NO_TLS}[[application]]\nname = 'shop'\nusername = 'shop'\n"
 
 
 @pytest.fixture
@@ -227,10 +233,37 @@ def test_file_that_cannot_be_read(tmp_path, content) -> None:
         ("smtp.idle_timeout", "nan", "smtp.idle_timeout: Input should be"),
         ("smtp.idle_timeout", "inf", "smtp.idle_timeout: Input should be a finite number"),
         ("smtp.shutdown_timeout", "false", "smtp.shutdown_timeout: true and false are no numbers"),
+        ("smtp.tls_listen", '"h"', "smtp.tls_listen.0: 'h' is not HOST:PORT"),
+        (
+            "smtp.max_buffered_bytes",
+            "1048575",
+            "smtp.max_buffered_bytes: Input should be greater than or equal to 1048",
+        ),
+        ("smtp.spool_above", "4095", "smtp.spool_above: Input should be greater than or equal to 4096"),
+        ("smtp.spool_directory", "5", "smtp.spool_directory: it is not a path"),
+        ("smtp.max_sessions_per_network", "0", "smtp.max_sessions_per_network: Input should be greater than or equal"),
+        ("smtp.max_commands", "99", "smtp.max_commands: Input should be greater than or equal to 100"),
+        ("smtp.max_errors", "0", "smtp.max_errors: Input should be greater than or equal to 1"),
+        ("smtp.max_auth_failures", "0", "smtp.max_auth_failures: Input should be greater than or equal to 1"),
+        ("smtp.min_data_rate", "0", "smtp.min_data_rate: Input should be greater than or equal to 1"),
+        ("smtp.max_session_age", "0", "smtp.max_session_age: Input should be greater than 0"),
+        ("smtp.auth_without_tls", '"perhaps"', "smtp.auth_without_tls: Input should be a valid boolean"),
+        ("smtp.proxy_networks", '"10.0.0.1/8"', "smtp.proxy_networks.0: 10.0.0.1/8 has host bits set"),
+        ("smtp.proxy_networks", '["::1", "lan"]', "smtp.proxy_networks.1: 'lan' does not appear to be"),
+        ("smtp.xclient_networks", "[5]", "smtp.xclient_networks.0: 5 is not a network"),
+        ("tls.certificate_file", "5", "tls.certificate_file: it is not a path"),
+        ("tls.key_file", '"guard.key"', "tls: there is no certificate_file"),
+        ("tls.required", "true", "tls: there is no certificate_file"),
+        ("tls.required", '"perhaps"', "tls.required: Input should be a valid boolean"),
         ("smarthost.host", '""', "smarthost.host: String should have at least 1 character"),
         ("smarthost.port", "0", "smarthost.port: Input should be greater than or equal to 1"),
         ("smarthost.port", "65536", "smarthost.port: Input should be less than or equal to 65535"),
         ("smarthost.tls", '"maybe"', "smarthost.tls: Input should be 'none'"),
+        ("smarthost.tls_verify", '"perhaps"', "smarthost.tls_verify: Input should be a valid boolean"),
+        ("smarthost.ca_file", "5", "smarthost.ca_file: it is not a path"),
+        ("smarthost.password", '{x = "geheim"}', "smarthost.password: Input should be a valid string"),
+        ("smarthost.password_file", "5", "smarthost.password_file: it is not a path"),
+        ("smarthost.max_connections", "0", "smarthost.max_connections: Input should be greater than or equal to 1"),
         ("store.url", '"mysql://u:geheim@h/d"', "store.url: it begins with neither sqlite:/// nor postgresql://"),
         ("store.url", "5", "store.url: Input should be a valid string"),
         ("store.url_file", "5", "store.url_file: it is not a path"),
@@ -264,7 +297,6 @@ def test_wrong_value_in_the_file(complaint, key, value, message) -> None:
     [
         ("SMTPGUARD_SMTP__LISTEN", "", "smtp.listen.0: '' is not HOST:PORT"),
         ("SMTPGUARD_SMTP__LISTEN", '["h:1"', "smtp.listen: it is not a JSON array: "),
-        ("SMTPGUARD_SMTP__LISTEN", "[]", "smtp: listen and tls_listen are both empty"),
         ("SMTPGUARD_SMTP__MAX_SESSIONS", "", "smtp.max_sessions: Input should be a valid integer"),
         ("SMTPGUARD_SMTP__MAX_SESSIONS", "-1", "smtp.max_sessions: Input should be greater than or equal to 1"),
         ("SMTPGUARD_SMARTHOST__CONNECT_TIMEOUT", "soon", "smarthost.connect_timeout: Input should be a valid number"),
@@ -366,6 +398,20 @@ def test_url_and_file_in_one_place(complaint, url_file) -> None:
     )
     assert complaint(**both) == (
         "environment variable SMTPGUARD_STORE__URL and SMTPGUARD_STORE__URL_FILE: store: url and url_file are both set"
+    )
+
+
+def test_wrong_section_names_both_that_have_a_part_in_it(complaint, tmp_path) -> None:
+    file = f"[smarthost]\nusername = 'guard'\npassword_file = '{tmp_path}/none'\n"
+
+    assert complaint(file, SMTPGUARD_SMARTHOST__BLOCK_TIMEOUT="5", SMTPGUARD_SMTP__MAX_RECIPIENTS="5").startswith(
+        "environment variable SMTPGUARD_SMARTHOST__BLOCK_TIMEOUT over DIR/guard.toml: smarthost: password_file cannot "
+    )
+
+
+def test_settings_that_do_not_fit_together(complaint) -> None:
+    assert complaint("[smtp]\ntls_listen = 'h:465'\n") == (
+        "DIR/guard.toml: smtp.tls_listen is set, but no tls.certificate_file"
     )
 
 
@@ -487,6 +533,35 @@ def test_every_key_of_the_policy_can_be_overridden() -> None:
         ("[[application]]\nname = 'crm'", "application.0: it has neither networks nor a username"),
         ("[[application]]\nnetworks = '::1'", "application.0.name: it is not set"),
         (CRM + BILLING + "flagged = 'relay'", "application.1.flagged: Input should be 'quarantine' or 'reject'"),
+        (
+            CRM + "max_messages_per_minute = -1",
+            "application.0.max_messages_per_minute: Input should be greater than or",
+        ),
+        (
+            CRM + "max_messages_per_minute = true",
+            "application.0.max_messages_per_minute: true and false are no numbers",
+        ),
+        (
+            CRM + "reverse_path_domains = '*.x'",
+            "application.0.reverse_path_domains.0: '*.x': the domain is empty or has",
+        ),
+        (CRM + "reverse_path_domains = ['x', 'u@x']", "application.0.reverse_path_domains.1: 'u@x': the domain is"),
+        (CRM + f"username = '{'x' * 256}'", "application.0.username: String should have at most 255 characters"),
+        (CRM + "username = 'crm'", "application.0: username and password_hash belong together"),
+        (CRM + f"password_hash = '{HASH}'", "application.0: username and password_hash belong together"),
+        (SHOP, "application.0: username and password_hash belong together"),
+        (SHOP + "password_hash = []", "application.0: username and password_hash belong together"),
+        (SHOP + "password_hash = 5", "application.0.password_hash: it is not a list"),
+        (SHOP + "password_hash_file = 5", "application.0.password_hash_file: it is not a path"),
+        (SHOP + "password_hash_file = '/dev/null/x'", "application.0: password_hash_file cannot be read: "),
+        (
+            f"{SHOP}password_hash = '{HASH}'\npassword_hash_file = '/dev/null'",
+            "application.0: password_hash and password_hash_file are both set",
+        ),
+        (
+            f"{SHOP}password_hash = '{HASH}'\n{BILLING}username = 'shop'\npassword_hash = '{HASH}'",
+            "application: shop stands under 'shop' and under 'billing'",
+        ),
     ],
 )
 def test_wrong_application(complaint, text, message) -> None:
@@ -500,3 +575,264 @@ def test_networks_may_lie_within_each_other(load) -> None:
     settings = load(CRM + BILLING.replace("10.2.0.0/16", '10.1.2.0/24", "10.0.0.0/8", "10.0.0.0/8'))
 
     assert len(settings.applications()) == 2
+
+
+# --- Logins ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "hashes"),
+    [
+        (f"'{HASH}'", (HASH,)),
+        (f"['{HASH}']", (HASH,)),
+        (f"['{HASH}', '{OTHER_HASH}']", (HASH, OTHER_HASH)),
+    ],
+)
+def test_application_that_logs_in(load, value, hashes) -> None:
+    """Two hashes while a password is being changed."""
+    (shop,) = load(f"{SHOP}password_hash = {value}\n").applications()
+
+    assert (shop.username, shop.password_hash, shop.networks) == ("shop", hashes, ())
+
+
+def test_application_known_by_network_and_by_login(load) -> None:
+    (crm,) = load(f"{NO_TLS}{CRM}username = 'crm'\npassword_hash = '{HASH}'\n").applications()
+
+    assert (crm.username, crm.networks) == ("crm", (ip_network("10.1.0.0/16"),))
+
+
+def test_hash_as_the_command_makes_it(load) -> None:
+    hashed = hash_password("geheim")
+
+    assert load(f"{SHOP}password_hash = '{hashed}'").application[0].password_hash == (hashed,)
+
+
+@pytest.mark.parametrize("content", [HASH, f"{HASH}\n", f'["{HASH}"]\n'])
+def test_hash_from_a_file_of_its_own(load, tmp_path, content) -> None:
+    (tmp_path / "hash").write_text(content)
+
+    assert load(f"{SHOP}password_hash_file = '{tmp_path}/hash'").application[0].password_hash == (HASH,)
+
+
+def test_hashes_from_a_file_of_their_own(load, tmp_path) -> None:
+    (tmp_path / "hashes").write_text(f'["{HASH}", "{OTHER_HASH}"]\n')
+
+    application = load(f"{SHOP}password_hash_file = '{tmp_path}/hashes'").application[0]
+    assert application.password_hash == (HASH, OTHER_HASH)
+
+
+@pytest.mark.parametrize("hashes", [f'"{HASH}"', f'["{HASH}", "{OTHER_HASH}"]'])
+def test_hashes_from_the_environment(load, hashes) -> None:
+    """An application stands there as JSON, and so do its hashes."""
+    value = f'[{{"name": "shop", "username": "shop", "password_hash": {hashes}}}]'
+
+    settings = load(SMTPGUARD_APPLICATION=value, SMTPGUARD_SMTP__AUTH_WITHOUT_TLS="true")
+    assert settings.application[0].password_hash == (HASH, OTHER_HASH)[: hashes.count("argon2id")]
+
+
+WRONG_HASHES = [
+    "",
+    "geheim",
+    f"{HASH} ",
+    f" {HASH}",
+    f"{HASH}=",
+    HASH[:-36],
+    HASH.replace("argon2id", "argon2i"),
+    HASH.replace("argon2id", "argon2d"),
+    HASH.replace("v=19", "v=16"),
+    HASH.replace("$v=19", ""),
+    HASH.replace("m=19456", "m=7"),
+    HASH.replace("m=19456", "m=15").replace("p=1", "p=2"),
+    HASH.replace("c2FsdHNhbHRzYWx0c2E", "c2FsdHNhbH"),
+    HASH.replace("c2FsdHNhbHRzYWx0c2E", "c2FsdHNhbHRzYWx0c"),
+    HASH + "AA",
+    HASH.replace("m=19456", "m=1048577"),
+    HASH.replace("m=19456", "m=99999999"),
+    HASH.replace("m=19456", "m=١٩٤٥٦"),
+    HASH.replace("t=2", "t=0"),
+    HASH.replace("p=1", "p=0"),
+    "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
+    "{SSHA}geheim",
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_HASHES)
+def test_what_is_no_hash(complaint, tmp_path, wrong) -> None:
+    """It may be a password: it is not shown, wherever it stands."""
+    reason = "application.0.password_hash.1: it is not an argon2id hash as `smtpguard config hash-password` makes it"
+    (tmp_path / "hashes").write_text(json.dumps([HASH, wrong]))
+    both = json.dumps([HASH, wrong])
+    variable = json.dumps([{"name": "shop", "username": "shop", "password_hash": [HASH, wrong]}])
+
+    assert complaint(f"{SHOP}password_hash = {both}") == f"DIR/guard.toml: {reason}"
+    assert complaint(f"{SHOP}password_hash_file = '{tmp_path}/hashes'") == f"DIR/guard.toml: {reason}"
+    assert complaint(NO_TLS, SMTPGUARD_APPLICATION=variable) == f"environment variable SMTPGUARD_APPLICATION: {reason}"
+
+
+@pytest.mark.parametrize("content", [b"", b"geheim", f"{HASH}\n{OTHER_HASH}\n".encode(), b"\xff"])
+def test_file_that_holds_no_hash(complaint, tmp_path, content) -> None:
+    (tmp_path / "hash").write_bytes(content)
+
+    line = complaint(f"{SHOP}password_hash_file = '{tmp_path}/hash'")
+    assert line.startswith("DIR/guard.toml: application.0")
+    assert "geheim" not in line
+    assert "argon2id$" not in line
+
+
+@pytest.mark.parametrize("cost", ["m=8,t=1,p=1", "m=1048576,t=2,p=4", "m=65536,t=3,p=4"])
+def test_hash_of_another_cost(load, cost) -> None:
+    """Made elsewhere, with less or more than the command takes."""
+    hashed = HASH.replace("m=19456,t=2,p=1", cost)
+
+    assert load(f"{SHOP}password_hash = '{hashed}'").application[0].password_hash == (hashed,)
+
+
+# --- What belongs together ------------------------------------------------------------------------------------------
+
+
+def test_login_that_would_never_be_offered(complaint, load, tmp_path) -> None:
+    """Without TLS there is no AUTH, unless the settings say that there is."""
+    text = SHOP.removeprefix(NO_TLS) + f"password_hash = '{HASH}'\n"
+
+    line = complaint(text)
+    assert line.startswith("DIR/guard.toml: ")
+    assert line.endswith("application 'shop' cannot log in: set tls.certificate_file, or smtp.auth_without_tls")
+    assert load(text + "[tls]\ncertificate_file = 'guard.pem'").application
+    assert load(text, SMTPGUARD_SMTP__AUTH_WITHOUT_TLS="true").application
+
+
+def test_tls_without_a_certificate(complaint, load) -> None:
+    text = "[smtp]\ntls_listen = '127.0.0.1:465'\n"
+
+    assert complaint(text).endswith("smtp.tls_listen is set, but no tls.certificate_file")
+    with_certificate = load(text + "[tls]\ncertificate_file = 'guard.pem'\nkey_file = 'guard.key'\nrequired = true")
+    assert with_certificate.smtp.tls_listen == (Endpoint("127.0.0.1", 465),)
+    assert with_certificate.tls.required
+
+
+def test_guard_that_listens_with_tls_only(load) -> None:
+    settings = load("[smtp]\nlisten = []\ntls_listen = '[::1]:465'\n[tls]\ncertificate_file = 'guard.pem'")
+
+    assert (settings.smtp.listen, settings.smtp.tls_listen) == ((), (Endpoint("::1", 465),))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("key_file = 'client.key'", "there is a key_file, but no certificate_file"),
+        ("username = 'guard'", "username and password belong together"),
+        ("password = 'geheim'", "username and password belong together"),
+        ("password_file = '/dev/null/x'", "password_file cannot be read: [Errno 20] Not a directory: '/dev/null/x'"),
+    ],
+)
+def test_half_of_what_the_smarthost_wants(complaint, text, message) -> None:
+    assert complaint(f"[smarthost]\n{text}\n") == f"DIR/guard.toml: smarthost: {message}"
+
+
+LOGIN = "[smarthost]\nusername = 'guard'\n"
+
+
+def test_login_at_the_smarthost_wants_tls(complaint, load) -> None:
+    text = f"{LOGIN}password = 'geheim'\n"
+
+    assert complaint(text) == (
+        "DIR/guard.toml: smarthost: the password would go out in the clear: set tls, or auth_without_tls = true"
+    )
+    for key in ("tls = 'starttls'", "tls = 'implicit'", "auth_without_tls = true"):
+        assert load(text + key).smarthost.password == "geheim"
+
+
+def test_password_of_the_smarthost_from_a_file_of_its_own(load, tmp_path) -> None:
+    """Either key in the environment takes the place of either in the file."""
+    (tmp_path / "password").write_text(" geheim \n")
+    by_file, direct = f"password_file = '{tmp_path}/password'\n", "password = 'other'\n"
+    text = LOGIN + "tls = 'starttls'\n"
+
+    assert load(text + by_file).smarthost.password == "geheim"
+    assert load(text + direct, SMTPGUARD_SMARTHOST__PASSWORD_FILE=f"{tmp_path}/password").smarthost.password == "geheim"
+    assert load(text + by_file, SMTPGUARD_SMARTHOST__PASSWORD="other").smarthost.password == "other"
+
+
+def test_password_of_the_smarthost_in_two_places(complaint, tmp_path) -> None:
+    (tmp_path / "password").write_text("geheim")
+    line = complaint(f"{LOGIN}tls = 'starttls'\npassword = 'geheim'\npassword_file = '{tmp_path}/password'\n")
+
+    assert line == "DIR/guard.toml: smarthost: password and password_file are both set"
+
+
+def test_no_password_is_shown(load) -> None:
+    """Neither of the smarthost nor a hash, which can be guessed at."""
+    settings = load(f"{SHOP}password_hash = '{HASH}'\n{LOGIN}tls = 'starttls'\npassword = 'geheim'\n")
+
+    for shown in (repr(settings), str(settings), repr(settings.masked())):
+        assert "geheim" not in shown
+        assert "argon2id" not in shown
+    assert settings.masked()["smarthost"]["password"] == "***"
+    assert settings.masked()["application"][0]["password_hash"] == ["***"]
+
+
+def test_settings_without_passwords_mask_nothing(load) -> None:
+    tree = load(CRM).masked()
+
+    assert tree["smarthost"]["password"] == ""
+    assert tree["application"][0]["password_hash"] == []
+
+
+def test_settings_with_passwords_in_files_can_be_read_again(load, tmp_path) -> None:
+    (tmp_path / "password").write_text("geheim")
+    (tmp_path / "hash").write_text(HASH)
+    settings = load(
+        f"{SHOP}password_hash_file = '{tmp_path}/hash'\n{LOGIN}tls = 'starttls'\npassword_file = '{tmp_path}/password'"
+    )
+
+    masked = tomli_w.dumps(settings.masked())
+    assert "geheim" not in masked
+    assert "argon2id" not in masked
+    assert settings == load(masked)
+
+
+def test_every_key_of_the_edge_can_be_read_again(load) -> None:
+    settings = load(
+        """
+        [smtp]
+        tls_listen = ["[::1]:465", "127.0.0.1:465"]
+        max_buffered_bytes = 2_000_000
+        spool_above = 8192
+        spool_directory = "/var/spool"
+        max_sessions_per_network = 7
+        max_commands = 100
+        max_errors = 1
+        max_auth_failures = 1
+        min_data_rate = 1
+        max_session_age = 0.5
+        auth_without_tls = true
+        proxy_networks = ["10.0.0.0/8", "fd00::/8"]
+        xclient_networks = "::1"
+        [tls]
+        certificate_file = "guard.pem"
+        key_file = "guard.key"
+        required = true
+        [smarthost]
+        tls = "implicit"
+        tls_verify = false
+        ca_file = "ca.pem"
+        certificate_file = "client.pem"
+        key_file = "client.key"
+        [[application]]
+        name = "crm"
+        networks = "10.0.0.0/8"
+        max_messages_per_minute = 60
+        reverse_path_domains = ["Bücher.example", "SHOP.example"]
+        """
+    )
+
+    assert settings == load(tomli_w.dumps(settings.masked()))
+    assert settings.smtp.xclient_networks == (ip_network("::1"),)
+    assert settings.application[0].reverse_path_domains == ("xn--bcher-kva.example", "shop.example")
+
+
+def test_networks_of_proxies_from_the_environment(load) -> None:
+    settings = load(SMTPGUARD_SMTP__PROXY_NETWORKS='["10.0.0.0/8", "::1"]', SMTPGUARD_SMTP__XCLIENT_NETWORKS="::1")
+
+    assert settings.smtp.proxy_networks == (ip_network("10.0.0.0/8"), ip_network("::1"))
+    assert settings.smtp.xclient_networks == (ip_network("::1"),)

@@ -44,8 +44,8 @@ async def built_stage(directory: Path, policy: PolicySettings) -> AsyncIterator[
         configure_logging(format_="json", level="info", stream=log)
         async with running_mail_server() as mail_server:
             settings = _settings(directory, mail_server.port, policy)
-            async with running_guard(settings) as endpoints, open_desks(settings) as desks:
-                yield Stage(directory, settings, mail_server, desks, endpoints[0].port)
+            async with running_guard(settings) as guard, open_desks(settings) as desks:
+                yield Stage(directory, settings, mail_server, desks, guard.endpoints[0].port)
 
 
 def _settings(directory: Path, smarthost_port: int, policy: PolicySettings) -> Settings:

@@ -8,6 +8,7 @@ import pytest
 import uvloop
 
 from smtpguard.relay.smarthost import Smarthost
+from tests.support.certificates import Certificates, make_certificates
 from tests.support.eventually import eventually
 from tests.support.scripted_smarthost import ScriptedSmarthost
 
@@ -26,6 +27,12 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
     """For tests that run a loop of their own."""
     return LOOP_FACTORIES[request.param]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory) -> Certificates:
+    """An authority that the tests trust, with a server's and a client's certificate."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.relay.deliveries import ALICE, BOB, CAROL, NO_PIPELINING, begin, deliver
+from tests.integration.relay.deliveries import ALICE, BOB, CAROL, NO_PIPELINING, begin, chunks, deliver
 from tests.support.eventually import eventually
 from tests.support.scripted_smarthost import CAPABILITIES, ScriptedSmarthost, drop, in_turn, refuse
 
@@ -53,13 +53,17 @@ async def cancelled_at(n: int, coroutine: Coroutine[Any, Any, None]) -> bool:
     return done.cancelled()
 
 
-@pytest.mark.parametrize("way", ["fresh", "reused", "stale", "MAIL refused"])
+@pytest.mark.parametrize("way", ["fresh", "reused", "stale", "MAIL refused", "lent", "TLS"])
 @pytest.mark.parametrize("capabilities", [CAPABILITIES, NO_PIPELINING], ids=["pipelined", "step-by-step"])
-async def test_cancelled_wherever_it_waits(relay_to, capabilities, way: str) -> None:
+async def test_cancelled_wherever_it_waits(relay_to, monkeypatch, certificates, capabilities, way: str) -> None:
     waits = 0
+    tls = certificates.server_context() if way == "TLS" else None
+    settings = {"tls": "starttls", "ca_file": certificates.ca_file} if tls else {}
+    if way == "lent":
+        monkeypatch.setattr("smtpguard.relay.transaction.HOLD_SECONDS", 0.0)
     for n in count(1):
-        async with ScriptedSmarthost(capabilities=capabilities) as scripted:
-            smarthost = relay_to(scripted, max_connections=1)
+        async with ScriptedSmarthost(capabilities=capabilities, tls=tls) as scripted:
+            smarthost = relay_to(scripted, max_connections=1, **settings)
             if way != "fresh":
                 await deliver(smarthost, [CAROL])
             if way == "stale":
@@ -68,13 +72,20 @@ async def test_cancelled_wherever_it_waits(relay_to, capabilities, way: str) -> 
                 scripted.mail = in_turn(refuse(550, "5.7.1 no"))
             transaction = begin(smarthost)
 
-            async def send(transaction=transaction) -> None:
+            async def pause(pool=smarthost._pool) -> None:
+                if way == "lent":
+                    await eventually(lambda: pool.borrowed == 0)
+
+            async def send(transaction=transaction, pause=pause) -> None:
                 try:
                     await transaction.rcpt([ALICE, BOB])
+                    await pause()
                     if way != "MAIL refused":
                         await transaction.rcpt([CAROL])
+                        await pause()
                         await transaction.restart([ALICE])
-                        await transaction.send_body(BODY * 1000)
+                        await pause()
+                        await transaction.send_body(chunks(BODY * 1000))
                         await transaction.finish()
                 finally:
                     await transaction.abort()
@@ -84,8 +95,9 @@ async def test_cancelled_wherever_it_waits(relay_to, capabilities, way: str) -> 
                 break
             waits += 1
             await eventually(lambda pool=smarthost._pool: pool.borrowed == 0)
-            assert smarthost._pool.idle == 0
-            await scripted.wait_until_closed()
+            if way != "lent":  # in a pause nothing was under way
+                assert smarthost._pool.idle == 0
+                await scripted.wait_until_closed()
 
             scripted.mail = scripted.rset = None
             scripted.rcpt = {"alice@x.test": refuse(550, "5.1.1 no")}

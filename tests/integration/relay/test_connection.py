@@ -2,13 +2,16 @@
 
 import asyncio
 import socket
+import ssl
 import tracemalloc
 
 import pytest
 
 from smtpguard.errors import SmarthostUnavailable
 from smtpguard.relay.connection import UPLOAD_SLICE_OCTETS, SmarthostConnection
-from tests.integration.relay.deliveries import ALICE, WIRE, begin
+from smtpguard.relay.tls import TlsSession
+from tests.integration.relay.deliveries import ALICE, WIRE, begin, chunks
+from tests.support.eventually import eventually
 from tests.support.scripted_smarthost import ScriptedSmarthost, hang, stall
 
 
@@ -40,12 +43,36 @@ async def test_closed_while_it_connects() -> None:
             connection.write(b"NOOP\r\n", replies=1)
 
 
+async def test_a_handshake_without_headway_ends() -> None:
+    async with ScriptedSmarthost(greeting=hang()) as scripted:
+        connection = SmarthostConnection("smarthost")
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: connection, scripted.host, scripted.port)
+        with pytest.raises(SmarthostUnavailable, match=r"no TLS handshake within 0\.01 s"):
+            await connection.start_tls(TlsSession(ssl.create_default_context(), "localhost"), 0.01)
+
+        await scripted.wait_until_closed()
+
+
+async def test_no_tls_over_words_that_nobody_has_read() -> None:
+    async with ScriptedSmarthost() as scripted:
+        connection = SmarthostConnection("smarthost")
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: connection, scripted.host, scripted.port)
+        await eventually(lambda: bool(connection._replies))
+        with pytest.raises(SmarthostUnavailable, match="it spoke before TLS began"):
+            await connection.start_tls(TlsSession(ssl.create_default_context(), "localhost"), 20)
+
+        await scripted.wait_until_closed()
+        assert scripted.connections[0].commands == []
+
+
 async def test_no_dot_goes_into_a_socket_that_is_being_closed(relay_to) -> None:
     """The event loop knows that the connection is lost, and has not told yet."""
     async with ScriptedSmarthost() as scripted:
         transaction = begin(relay_to(scripted))
         await transaction.rcpt([ALICE])
-        await transaction.send_body(WIRE)
+        await transaction.send_body(chunks(WIRE))
         connection = transaction._connection
         assert connection is not None
         assert connection._transport is not None
@@ -66,20 +93,23 @@ async def test_a_blocked_upload_ends(relay_to, monkeypatch, slice_octets: int) -
         transaction = begin(smarthost)
         await transaction.rcpt([ALICE])
         with pytest.raises(SmarthostUnavailable, match=r"took no octet for 0\.05 s"):
-            await transaction.send_body(b"x" * 20_000_000 + b"\r\n")
+            await transaction.send_body(chunks(b"x" * 20_000_000 + b"\r\n"))
 
         assert smarthost._pool.idle == 0
 
 
-async def test_a_blocked_upload_copies_no_more_than_a_slice(relay_to) -> None:
+@pytest.mark.parametrize("tls", ["none", "starttls"])
+async def test_a_blocked_upload_copies_no_more_than_a_slice(relay_to, certificates, tls: str) -> None:
     wire = b"x" * 20_000_000 + b"\r\n"
-    async with ScriptedSmarthost(body={0: stall()}, receive_buffer=65536) as scripted:
-        transaction = begin(relay_to(scripted, block_timeout=0.05))
+    secure = {} if tls == "none" else {"tls": certificates.server_context()}
+    trust = {} if tls == "none" else {"tls": tls, "ca_file": certificates.ca_file}
+    async with ScriptedSmarthost(body={0: stall()}, receive_buffer=65536, **secure) as scripted:
+        transaction = begin(relay_to(scripted, block_timeout=0.05, **trust))
         await transaction.rcpt([ALICE])
         tracemalloc.start()
         try:
             with pytest.raises(SmarthostUnavailable):
-                await transaction.send_body(wire)
+                await transaction.send_body(chunks(wire))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

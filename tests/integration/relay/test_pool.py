@@ -7,7 +7,7 @@ import pytest
 
 from smtpguard.errors import SmarthostUnavailable
 from smtpguard.relay.connection import UPLOAD_SLICE_OCTETS
-from tests.integration.relay.deliveries import ALICE, BOB, NO_PIPELINING, WIRE, begin, deliver
+from tests.integration.relay.deliveries import ALICE, BOB, NO_PIPELINING, WIRE, begin, chunks, deliver
 from tests.support.eventually import eventually
 from tests.support.scripted_smarthost import (
     CAPABILITIES,
@@ -352,7 +352,7 @@ async def test_close_lets_a_transaction_end(relay_to) -> None:
         transaction = begin(smarthost)
         await transaction.rcpt([ALICE])
         await smarthost.close()
-        await transaction.send_body(WIRE)
+        await transaction.send_body(chunks(WIRE))
         final = await transaction.finish()
 
         assert final.is_positive
@@ -408,7 +408,7 @@ async def test_abort_after_the_body_closes_the_connection(relay_to, wire: bytes)
         smarthost = relay_to(scripted)
         transaction = begin(smarthost)
         await transaction.rcpt([ALICE])
-        await transaction.send_body(wire)
+        await transaction.send_body(chunks(wire))
         await transaction.abort()
         await transaction.abort()
         await scripted.wait_until_closed()
@@ -422,7 +422,7 @@ async def test_abort_after_data_was_refused_keeps_the_connection(relay_to) -> No
         smarthost = relay_to(scripted)
         transaction = begin(smarthost)
         await transaction.rcpt([ALICE])
-        assert (await transaction.send_body(WIRE)).code == 451
+        assert (await transaction.send_body(chunks(WIRE))).code == 451
         await transaction.abort()
         await deliver(smarthost)
 
@@ -434,7 +434,7 @@ async def test_abort_after_the_end_does_nothing(relay_to) -> None:
         smarthost = relay_to(scripted)
         transaction = begin(smarthost)
         await transaction.rcpt([ALICE])
-        await transaction.send_body(WIRE)
+        await transaction.send_body(chunks(WIRE))
         await transaction.finish()
         await transaction.abort()
 
@@ -462,7 +462,7 @@ async def test_abort_in_the_middle_of_another_call(relay_to, place: str) -> None
 
         async def send() -> None:
             await transaction.rcpt([ALICE])
-            await transaction.send_body(b"x" * UPLOAD_SLICE_OCTETS * (80 if place == "body" else 1) + b"\r\n")
+            await transaction.send_body(chunks(b"x" * UPLOAD_SLICE_OCTETS * (80 if place == "body" else 1) + b"\r\n"))
             await transaction.finish()
 
         sending = asyncio.create_task(send())

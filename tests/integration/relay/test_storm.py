@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from smtpguard.domain.envelope import ForwardPath
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.errors import SmarthostLost, SmarthostUnavailable
 from smtpguard.relay.smarthost import Smarthost
-from tests.integration.relay.deliveries import NO_PIPELINING, begin
+from tests.integration.relay.deliveries import NO_PIPELINING, begin, chunks
 from tests.support.eventually import eventually
 from tests.support.scripted_smarthost import (
     CAPABILITIES,
@@ -71,15 +72,17 @@ def sometimes(chance: float, dice: random.Random) -> Action:
 
 async def send(smarthost: Smarthost, n: int, *, dice: random.Random, outcomes: Outcomes) -> None:
     """Send message n to three recipients of its own; note how it ended."""
-    recipients = [parse_mailbox(f"{name}-{n}@x.test") for name in "abc"]
+    recipients = [ForwardPath(parse_mailbox(f"{name}-{n}@x.test")) for name in "abc"]
     transaction = begin(smarthost)
     ended = outcomes.not_sent
     try:
         replies = await transaction.rcpt(recipients)
-        accepted = [str(name) for name, reply in zip(recipients, replies, strict=True) if reply.is_positive]
+        accepted = [str(path.recipient) for path, reply in zip(recipients, replies, strict=True) if reply.is_positive]
         if not accepted or dice.random() < 0.05:
             return
-        go_ahead = await transaction.send_body(b"%d\r\n" % n + b"x" * 998 * dice.choice([0, 1, 1000]) + b"\r\n")
+        if dice.random() < 0.2:  # slow enough to be lent
+            await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0.003)
+        go_ahead = await transaction.send_body(chunks(b"%d\r\n" % n + b"x" * 998 * dice.choice([0, 1, 1000]) + b"\r\n"))
         if go_ahead.code != 354 or dice.random() < 0.05:
             return
         ended = outcomes.lost  # cancelled from here on: nobody knows
@@ -97,16 +100,21 @@ async def send(smarthost: Smarthost, n: int, *, dice: random.Random, outcomes: O
 
 
 @pytest.mark.parametrize("capabilities", [CAPABILITIES, NO_PIPELINING], ids=["pipelined", "step-by-step"])
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_a_storm_of_faults(relay_to, capabilities, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "tls"), [(1, "none"), (2, "none"), (3, "starttls"), (4, "implicit")])
+async def test_a_storm_of_faults(relay_to, monkeypatch, certificates, capabilities, seed: int, tls: str) -> None:
     """What is said to be delivered is, to exactly those recipients; what is said not to be sent is not."""
+    monkeypatch.setattr("smtpguard.relay.transaction.HOLD_SECONDS", 0.001)
+    secure = {} if tls == "none" else {"tls": certificates.server_context(), "implicit_tls": tls == "implicit"}
+    trust = {} if tls == "none" else {"tls": tls, "ca_file": certificates.ca_file}
     dice = random.Random(seed)
     outcomes = Outcomes()
     steps = {
         step: sometimes(0.02, dice) for step in ("greeting", "ehlo", "mail", "rcpt", "data", "dot", "rset", "quit")
     }
-    async with ScriptedSmarthost(capabilities=capabilities, body={1: sometimes(0.02, dice)}, **steps) as scripted:
-        smarthost = relay_to(scripted, **SETTINGS)
+    async with ScriptedSmarthost(
+        capabilities=capabilities, body={1: sometimes(0.02, dice)}, **steps, **secure
+    ) as scripted:
+        smarthost = relay_to(scripted, **SETTINGS, **trust)
         numbers = iter(range(MESSAGES))
 
         async def loop() -> None:

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body
+from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, ForwardPath, RcptParameters
 from smtpguard.domain.mailbox import Mailbox, parse_mailbox
 from smtpguard.domain.message import stuff
+from smtpguard.domain.reply import R550_NO_SMTPUTF8, R554_NO_8BITMIME
 from smtpguard.errors import SmarthostUnavailable
 from smtpguard.relay.connection import UPLOAD_SLICE_OCTETS
 from smtpguard.relay.smarthost import Smarthost
-from tests.integration.relay.deliveries import ALICE, BOB, CAROL, NO_PIPELINING, WIRE, begin, deliver
+from tests.integration.relay.deliveries import ALICE, BOB, CAROL, NO_PIPELINING, WIRE, begin, chunks, deliver
 from tests.support.eventually import eventually
 from tests.support.scripted_smarthost import ScriptedSmarthost, hold, refuse, reply
 
@@ -72,7 +73,7 @@ async def test_a_server_that_knows_only_helo(relay_to) -> None:
         (("8bitmime", "size"), Body.EIGHT_BIT_MIME, 17, ("BODY=8BITMIME", "SIZE=17")),
         (("8BITMIME", "SIZE 1000"), Body.SEVEN_BIT, None, ()),
         (("8BITMIME", "SIZE 1000"), None, 0, ("SIZE=0",)),
-        (("PIPELINING",), Body.EIGHT_BIT_MIME, 17, ()),
+        (("PIPELINING",), Body.SEVEN_BIT, 17, ()),
     ],
 )
 async def test_only_parameters_that_are_asked_for_and_offered(relay_to, capabilities, body, size, expected) -> None:
@@ -82,6 +83,41 @@ async def test_only_parameters_that_are_asked_for_and_offered(relay_to, capabili
         await transaction.abort()
 
         assert scripted.transactions[0].parameters == expected
+
+
+async def test_parameters_go_out_as_they_were_given(relay_to) -> None:
+    alice = ForwardPath(ALICE.recipient, RcptParameters(notify="success,FAILURE", orcpt="rfc822;Alice+2B@x.test"))
+    async with ScriptedSmarthost(capabilities=("PIPELINING", "8BITMIME", "SMTPUTF8", "DSN")) as scripted:
+        body = Body.EIGHT_BIT_MIME
+        transaction = begin(relay_to(scripted), body=body, smtputf8=True, ret="HDRS", envid="QQ+2B314159")
+        await transaction.rcpt([alice, BOB])
+        await transaction.restart([alice])
+        await transaction.abort()
+
+        mail = "MAIL FROM:<app@corp.test> BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+2B314159"
+        rcpt = "RCPT TO:<alice@x.test> NOTIFY=success,FAILURE ORCPT=rfc822;Alice+2B@x.test"
+        assert scripted.connections[0].flights[1:] == [[mail, rcpt, "RCPT TO:<bob@x.test>"], ["RSET", mail, rcpt]]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [({"smtputf8": True}, R550_NO_SMTPUTF8), ({"body": Body.EIGHT_BIT_MIME}, R554_NO_8BITMIME)],
+)
+@pytest.mark.parametrize("capabilities", [("PIPELINING",), ()])
+async def test_what_the_smarthost_could_only_take_changed_is_refused(
+    relay_to, parameters, expected, capabilities
+) -> None:
+    """Every recipient hears it, and the smarthost nothing."""
+    async with ScriptedSmarthost(capabilities=capabilities) as scripted:
+        smarthost = relay_to(scripted)
+        transaction = begin(smarthost, **parameters)
+
+        assert await transaction.rcpt([ALICE, BOB]) == [expected, expected]
+        assert await transaction.rcpt([CAROL]) == [expected]
+        await transaction.abort()
+        assert scripted.connections[0].commands == ["EHLO guard.test"]
+        await deliver(smarthost)
+        assert len(scripted.connections) == 1
 
 
 async def test_the_null_reverse_path(relay_to) -> None:
@@ -98,7 +134,7 @@ async def test_addresses_go_out_as_they_came_in(relay_to, text: str) -> None:
     mailbox = parse_mailbox(text)
     async with ScriptedSmarthost() as scripted:
         transaction = begin(relay_to(scripted), reverse_path=mailbox)
-        await transaction.rcpt([mailbox])
+        await transaction.rcpt([ForwardPath(mailbox)])
         await transaction.abort()
 
         assert scripted.connections[0].commands[1:] == [f"MAIL FROM:<{text}>", f"RCPT TO:<{text}>"]
@@ -109,7 +145,7 @@ async def test_further_recipients_join_the_transaction(relay_to) -> None:
         transaction = begin(relay_to(scripted))
         first = await transaction.rcpt([ALICE])
         second = await transaction.rcpt([BOB, CAROL])
-        await transaction.send_body(WIRE)
+        await transaction.send_body(chunks(WIRE))
         await transaction.finish()
 
         assert [str(reply) for reply in first + second] == [
@@ -144,7 +180,7 @@ async def test_refused_mail_is_the_reply_to_every_recipient(relay_to, capabiliti
         assert [len(first), len(later)] == [2, 2]
         assert scripted.count("RCPT") == heard == (2 if capabilities else 0)
         with pytest.raises(SmarthostUnavailable):
-            await transaction.send_body(WIRE)
+            await transaction.send_body(chunks(WIRE))
         scripted.mail = None
         await deliver(smarthost)
         assert len(scripted.connections) == 1
@@ -156,8 +192,8 @@ async def test_a_thousand_recipients(relay_to) -> None:
     refused = {name: refuse(550, f"5.1.1 {name} {'x' * 1900}") for name in names[::7]}
     async with ScriptedSmarthost(rcpt=refused, receive_buffer=4096) as scripted:
         transaction = begin(relay_to(scripted))
-        replies = await transaction.rcpt([parse_mailbox(name) for name in names])
-        await transaction.send_body(WIRE)
+        replies = await transaction.rcpt([ForwardPath(parse_mailbox(name)) for name in names])
+        await transaction.send_body(chunks(WIRE))
         await transaction.finish()
 
         assert [name for name, reply in zip(names, replies, strict=True) if not reply.is_positive] == names[::7]
@@ -173,7 +209,7 @@ async def test_restart_begins_again_with_those_who_remain(relay_to, capabilities
         transaction = begin(relay_to(scripted), size=5)
         await transaction.rcpt([ALICE, BOB])
         replies = await transaction.restart([BOB])
-        await transaction.send_body(WIRE)
+        await transaction.send_body(chunks(WIRE))
         await transaction.finish()
 
         assert [reply.code for reply in replies] == [250]
@@ -196,10 +232,11 @@ async def test_a_body_that_would_swallow_the_final_dot_is_not_sent(relay_to, wir
         transaction = begin(smarthost)
         await transaction.rcpt([ALICE])
         with pytest.raises(ValueError, match="CRLF"):
-            await transaction.send_body(wire)
+            await transaction.send_body(chunks(wire))
 
         await scripted.wait_until_closed()
-        assert scripted.count("DATA") == 0
+        assert not scripted.messages
+        assert smarthost._pool.idle == 0
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -211,7 +248,7 @@ async def test_a_body_larger_than_every_buffer(relay_to, kind) -> None:
     async with ScriptedSmarthost(body=pauses, receive_buffer=65536) as scripted:
         transaction = begin(relay_to(scripted))
         await transaction.rcpt([ALICE])
-        sending = asyncio.create_task(transaction.send_body(kind(wire)))
+        sending = asyncio.create_task(transaction.send_body(chunks(kind(wire))))
         connection = transaction._connection
         assert connection is not None
         for event in events:
@@ -261,7 +298,7 @@ async def test_calls_out_of_order_are_refused(relay_to) -> None:
                 await _call(begin(smarthost), call)
         transaction = begin(smarthost)
         await transaction.rcpt([ALICE])
-        await transaction.send_body(WIRE)
+        await transaction.send_body(chunks(WIRE))
         await transaction.finish()
         for call in ("rcpt", "send_body", "finish", "restart"):
             with pytest.raises(SmarthostUnavailable, match="not open"):
@@ -271,13 +308,13 @@ async def test_calls_out_of_order_are_refused(relay_to) -> None:
 
 
 async def _call(transaction, name: str) -> object:
-    arguments: dict[str, tuple[object, ...]] = {"send_body": (WIRE,), "rcpt": ([ALICE],), "restart": ([ALICE],)}
+    arguments: dict[str, tuple[object, ...]] = {"send_body": (chunks(WIRE),), "rcpt": ([ALICE],), "restart": ([ALICE],)}
     return await getattr(transaction, name)(*arguments.get(name, ()))
 
 
 async def test_a_recipient_is_mailed_as_given_and_not_as_looked_up(relay_to) -> None:
     recipient = Mailbox("Alice@X.test", lookup_key="alice@x.test", domain="x.test")
     async with ScriptedSmarthost() as scripted:
-        await deliver(relay_to(scripted), [recipient])
+        await deliver(relay_to(scripted), [ForwardPath(recipient)])
 
         assert scripted.messages[0].recipients == ["Alice@X.test"]

@@ -9,7 +9,8 @@ from smtpguard.domain.audit import ActKind
 from smtpguard.domain.decision import Reason, Verdict
 from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters
 from smtpguard.domain.mailbox import parse_mailbox
-from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
+from smtpguard.domain.message import HeaderSummary
+from smtpguard.domain.quarantined import QuarantinedMessage, QuarantineState
 from smtpguard.errors import ActRefused, NotFound, SmarthostLost, SmarthostUnavailable
 from tests.support.scripted_smarthost import drop, hang, hold, refuse
 
@@ -36,7 +37,7 @@ async def keep(desks: Desks, number: int = 1, *, transaction: str = "T1") -> lis
         )
         for each in range(1, number + 1)
     ]
-    await desks.store.quarantine.keep(messages, MessageContent(MESSAGE, "Invoice", "", "", ""))
+    await desks.store.quarantine.keep(messages, HeaderSummary("Invoice", "", "", ""), [MESSAGE])
     return [message.id for message in messages]
 
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiosmtpd.smtp import SMTP
 
-from smtpguard.smtp import session
+from smtpguard.smtp import connection, session
 from tests.support.eventually import eventually
 from tests.support.guard import RunningGuard, guarding, verify
 from tests.support.scripted_smarthost import ScriptedSmarthost
@@ -191,7 +191,7 @@ async def test_stock_client_that_does_not_read_stays_for_ever() -> None:
 
 
 async def test_client_that_does_not_read_is_dropped(sqlite_url, smarthost, monkeypatch) -> None:
-    monkeypatch.setattr(session, "CLOSE_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "CLOSE_GRACE_SECONDS", 0.1)
     seen = []
     made = session.GuardSMTP.connection_made
     lost = session.GuardSMTP.connection_lost

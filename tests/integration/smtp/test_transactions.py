@@ -55,9 +55,10 @@ async def test_extensions_are_offered(guard) -> None:
         "250-guard.example",
         "250-PIPELINING",
         "250-SIZE 36700160",
-        "250-8BITMIME",
+        "250-CHUNKING",
         "250-ENHANCEDSTATUSCODES",
-        "250 HELP",
+        "250-HELP",
+        "250 8BITMIME",
     ]
 
 
@@ -80,7 +81,7 @@ async def test_unverified_recipient_is_quarantined(guard, smarthost) -> None:
     first, second = await guard.waiting()
 
     assert said.startswith("250 2.0.0 OK id=")
-    assert smarthost.connections == []
+    assert smarthost.count("MAIL") == 0
     assert (first.recipient.text, first.reason) == (UNVERIFIED, Reason.NOT_VERIFIED)
     assert (second.recipient.text, second.reason) == (UNKNOWN, Reason.UNKNOWN)
     assert (first.subject, first.application, str(first.reverse_path)) == ("Invoice", "default", "billing@shop.example")
@@ -159,7 +160,7 @@ async def test_parameters_are_passed_on_and_kept(guard, smarthost) -> None:
     (waiting,) = await guard.waiting()
     await guard.desks.quarantine.release(waiting.id, by="anna", why="test")
 
-    assert smarthost.messages[0].parameters == ("BODY=8BITMIME", "SIZE=612")
+    assert smarthost.messages[0].parameters == ("BODY=8BITMIME", "SIZE=1124")
     assert smarthost.messages[1].parameters == ("BODY=8BITMIME", f"SIZE={waiting.size}")
 
 

@@ -14,6 +14,7 @@ from smtpguard.domain.envelope import MailParameters, ReversePath
 from smtpguard.domain.import_row import ImportRow
 from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.mailbox import parse_mailbox
+from smtpguard.domain.message import HeaderSummary
 from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
 from smtpguard.domain.standing import Flag, Standing, Voucher
 from smtpguard.storage import Store
@@ -22,6 +23,7 @@ from smtpguard.storage.writer import Writer
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+SUMMARY = HeaderSummary("Bill", "Shop <shop@shop.example>", "today", "<1@shop>")
 CONTENT = MessageContent(b"Subject: Bill\r\n\r\nPay.\r\n", "Bill", "Shop <shop@shop.example>", "today", "<1@shop>")
 _numbers = itertools.count(1)
 

@@ -11,13 +11,13 @@ from smtpguard.storage import open_store
 KEEPER = """
 import asyncio, sys
 from smtpguard.storage import open_store
-from tests.integration.storage.builders import CONTENT, messages
+from tests.integration.storage.builders import CONTENT, SUMMARY, messages
 
 async def main(url):
     async with open_store(url) as store:
         while True:
             [message] = messages()
-            await store.quarantine.keep([message], CONTENT)
+            await store.quarantine.keep([message], SUMMARY, [CONTENT.message])
             print(message.id, flush=True)
 
 asyncio.run(main(sys.argv[1]))

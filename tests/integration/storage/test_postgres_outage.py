@@ -11,7 +11,17 @@ from sqlalchemy import Connection, func, insert, select, text
 from smtpguard.errors import StoreFull, StoreUnavailable
 from smtpguard.storage import open_store, postgres, writer
 from smtpguard.storage.tables import message_contents
-from tests.integration.storage.builders import CONTENT, NOW, act, connected, flag, import_row, messages, writer_of
+from tests.integration.storage.builders import (
+    CONTENT,
+    NOW,
+    SUMMARY,
+    act,
+    connected,
+    flag,
+    import_row,
+    messages,
+    writer_of,
+)
 
 KEY = "anna@example.org"
 
@@ -25,8 +35,8 @@ async def everything(store) -> list:
     return await asyncio.gather(
         look_up(store),
         look_up(store),
-        store.quarantine.keep(messages(), CONTENT),
-        store.quarantine.keep(messages(), CONTENT),
+        store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]),
+        store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]),
         store.quarantine.list(limit=0, after=None, states=[]),
         store.address_book.import_rows([import_row(KEY)], now=NOW, by="anna"),
         store.audit_log.verify(),
@@ -96,9 +106,9 @@ async def test_cut_off_in_the_middle(postgres_url) -> None:
 
     cuts: list[bool] = []
     async with open_store(postgres_url) as store:
-        one = asyncio.ensure_future(store.quarantine.keep(messages(), CONTENT))
+        one = asyncio.ensure_future(store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]))
         bad = asyncio.ensure_future(writer_of(store).write(cut, durable=True))
-        two = asyncio.ensure_future(store.quarantine.keep(messages(), CONTENT))
+        two = asyncio.ensure_future(store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]))
 
         outcomes = await asyncio.gather(one, bad, two, return_exceptions=True)
 
@@ -125,7 +135,7 @@ async def test_lost_at_the_commit(postgres_url) -> None:
             await writer_of(store).write(work, durable=True)
 
         assert [True] == runs
-        await store.quarantine.keep(messages(), CONTENT)
+        await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])
 
 
 @pytest.fixture
@@ -153,7 +163,7 @@ async def test_server_that_hangs(own_postgres_server, impatient) -> None:
         own_postgres_server.thaw()
 
         assert not await look_up(store)
-        await store.quarantine.keep(messages(), CONTENT)
+        await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])
         assert 1 == await count(store)
 
 
@@ -178,9 +188,9 @@ async def test_row_locked_by_somebody_fails_its_write_only(postgres_url, monkeyp
             another.exec_driver_sql("SELECT 1 FROM addresses FOR UPDATE")
 
             kept, held, also_kept = await asyncio.gather(
-                store.quarantine.keep(messages(), CONTENT),
+                store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]),
                 store.address_book.flag(import_row(KEY).mailbox, flag(), act()),
-                store.quarantine.keep(messages(), CONTENT),
+                store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]),
                 return_exceptions=True,
             )
 
@@ -204,8 +214,8 @@ async def test_disk_of_the_server_is_full(postgres_url) -> None:
         )
     async with open_store(postgres_url) as store:
         small, big = await asyncio.gather(
-            store.quarantine.keep(messages(), CONTENT),
-            store.quarantine.keep(messages(), replace(CONTENT, message=b"x" * 101)),
+            store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]),
+            store.quarantine.keep(messages(), SUMMARY, [b"x" * 101]),
             return_exceptions=True,
         )
 
@@ -224,7 +234,7 @@ async def test_standby_can_be_read_only(postgres_server) -> None:
     async with open_store(url) as store:
         assert not await look_up(store)
         with pytest.raises(StoreUnavailable, match="read-only transaction"):
-            await store.quarantine.keep(messages(), CONTENT)
+            await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])
 
 
 async def test_no_privilege(postgres_server) -> None:
@@ -237,7 +247,7 @@ async def test_no_privilege(postgres_server) -> None:
     async with open_store(url.replace("postgres:@", "reader@")) as store:
         assert not await look_up(store)
         with pytest.raises(StoreUnavailable, match="permission denied for table"):
-            await store.quarantine.keep(messages(), CONTENT)
+            await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])
 
 
 async def test_too_many_connections(postgres_server) -> None:

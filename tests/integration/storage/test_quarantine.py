@@ -10,13 +10,14 @@ from sqlalchemy import delete, func, select, update
 
 from smtpguard.domain.audit import ActKind
 from smtpguard.domain.decision import Reason
-from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters
+from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters, RcptParameters
 from smtpguard.domain.mailbox import Mailbox, parse_mailbox
+from smtpguard.domain.message import HeaderSummary
 from smtpguard.domain.quarantined import OPEN_STATES, MessageContent, QuarantineState
 from smtpguard.errors import ActRefused, NotFound, StoreError
 from smtpguard.storage import long_work, open_store
 from smtpguard.storage.tables import message_contents, quarantined_messages
-from tests.integration.storage.builders import CONTENT, NOW, SECOND, act, connected, messages, somebody_waits
+from tests.integration.storage.builders import CONTENT, NOW, SECOND, SUMMARY, act, connected, messages, somebody_waits
 from tests.support.eventually import eventually
 
 QUARANTINED, MAYBE_SENT = QuarantineState.QUARANTINED, QuarantineState.MAYBE_SENT
@@ -30,7 +31,7 @@ def contents(url: str) -> list[str]:
 
 async def keep(store, *recipients: str, **values) -> list[str]:
     kept = messages(*recipients, **values)
-    await store.quarantine.keep(kept, CONTENT)
+    await store.quarantine.keep(kept, SUMMARY, [CONTENT.message])
     return [message.id for message in kept]
 
 
@@ -49,14 +50,15 @@ async def test_what_is_kept_comes_back(store) -> None:
     [message] = messages(
         '"Anna B"@EXAMPLE.org',
         reverse_path=parse_mailbox("Bounces+1@Shop.example"),
-        parameters=MailParameters(body=Body.EIGHT_BIT_MIME),
+        parameters=MailParameters(body=Body.EIGHT_BIT_MIME, smtputf8=True, ret="HDRS", envid="QQ+2B314159"),
+        rcpt_parameters=RcptParameters(notify="SUCCESS,FAILURE", orcpt="rfc822;Anna+2Bx@example.org"),
         customer=None,
         reason=Reason.FLAGGED,
         subject="Bill \u20ac 5 \U0001f600",
         size=3_000_000_000,
     )
 
-    await store.quarantine.keep([message], CONTENT)
+    await store.quarantine.keep([message], SUMMARY, [CONTENT.message])
 
     back = await store.quarantine.get(message.id)
     assert message == back
@@ -86,7 +88,7 @@ async def test_odd_characters_keep_no_message_out(store) -> None:
     odd = "a\0b\udc80c\U0001f600"
     [message] = messages(subject=odd)
 
-    await store.quarantine.keep([message], MessageContent(b"\0\xff", odd, odd, odd, odd))
+    await store.quarantine.keep([message], HeaderSummary(odd, odd, odd, odd), [b"\0", b"\xff"])
 
     shown = "a\ufffdb\ufffdc\U0001f600"
     assert shown == (await store.quarantine.get(message.id)).subject
@@ -94,20 +96,24 @@ async def test_odd_characters_keep_no_message_out(store) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(message=st.binary(max_size=5000) | st.binary(min_size=1, max_size=20).map(lambda part: part * 5000))
-async def test_content_is_kept_byte_for_byte(store, message) -> None:
+@given(
+    pieces=st.lists(
+        st.binary(max_size=5000) | st.binary(min_size=1, max_size=20).map(lambda part: part * 5000), max_size=3
+    )
+)
+async def test_content_is_kept_byte_for_byte(store, pieces) -> None:
     kept = messages()
 
-    await store.quarantine.keep(kept, MessageContent(message, "", "", "", ""))
+    await store.quarantine.keep(kept, SUMMARY, pieces)
 
-    assert message == (await store.quarantine.content(kept[0].id)).message
+    assert b"".join(pieces) == (await store.quarantine.content(kept[0].id)).message
 
 
 async def test_big_content(store) -> None:
     octets = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(300_000))
     kept = messages()
 
-    await store.quarantine.keep(kept, MessageContent(octets, "", "", "", ""))
+    await store.quarantine.keep(kept, SUMMARY, [octets])
 
     assert octets == (await store.quarantine.content(kept[0].id)).message
 
@@ -121,14 +127,14 @@ async def test_content_is_shared_by_its_transaction(store, store_url) -> None:
 
 async def test_messages_of_two_transactions_are_not_kept(store) -> None:
     with pytest.raises(ValueError, match="too many"):
-        await store.quarantine.keep([*messages(), *messages()], CONTENT)
+        await store.quarantine.keep([*messages(), *messages()], SUMMARY, [CONTENT.message])
 
     assert [] == await listed(store)
 
 
 async def test_nothing_to_keep_is_a_mistake(store, store_url) -> None:
     with pytest.raises(ValueError, match="not enough"):
-        await store.quarantine.keep([], CONTENT)
+        await store.quarantine.keep([], SUMMARY, [CONTENT.message])
 
     assert [] == contents(store_url)
 
@@ -150,7 +156,7 @@ async def test_content_that_was_tampered_with_is_not_given_out(store, store_url,
 async def test_content_of_another_transaction_is_not_given_out(store, store_url) -> None:
     """Contents that have changed places are caught by their digests."""
     [one], [other] = await keep(store), messages()
-    await store.quarantine.keep([other], MessageContent(b"other", "", "", "", ""))
+    await store.quarantine.keep([other], SUMMARY, [b"other"])
     with connected(store_url) as connection:
         swapped = select(message_contents.c.content).where(message_contents.c.transaction_id == other.transaction_id)
         octets = connection.execute(swapped).scalar_one()

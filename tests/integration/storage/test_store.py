@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from smtpguard.errors import SchemaMismatch, StoreUnavailable
 from smtpguard.storage import current_revision, head_revision, is_embedded, open_store, sqlite, upgrade
-from tests.integration.storage.builders import CONTENT, connected, messages
+from tests.integration.storage.builders import CONTENT, SUMMARY, connected, messages
 from tests.support.eventually import eventually
 
 
@@ -30,7 +30,7 @@ def threads() -> set[str]:
 async def test_nothing_is_left_behind(store_url) -> None:
     """No thread, no connection: the tests fail on a connection that is not closed."""
     async with open_store(store_url) as store:
-        await store.quarantine.keep(messages(), CONTENT)
+        await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])
         await store.quarantine.list(limit=0, after=None, states=[])
         assert {"smtpguard-writer"} <= threads()
 
@@ -159,7 +159,7 @@ def test_store_is_for_the_eyes_of_its_owner(tmp_path) -> None:
 
 async def test_files_beside_the_store_too(sqlite_url) -> None:
     async with open_store(sqlite_url) as store:
-        await store.quarantine.keep(messages(), CONTENT)
+        await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])
         path = Path(sqlite_url.removeprefix("sqlite:///"))
         beside = [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
 
@@ -211,7 +211,7 @@ async def test_servers_defaults_do_not_matter(postgres_server) -> None:
             lambda connection: connection.execute(text("SHOW transaction_isolation")).scalar_one(), durable=True
         )
         [message] = messages()
-        await store.quarantine.keep([message], CONTENT)
+        await store.quarantine.keep([message], SUMMARY, [CONTENT.message])
 
         assert "read committed" == isolation
         assert message == await store.quarantine.get(message.id)
@@ -241,4 +241,4 @@ async def test_first_of_several_hosts_that_answers(postgres_server) -> None:
     hosts = url.replace("?host=", "?host=/nowhere,")
 
     async with open_store(hosts) as store:
-        await store.quarantine.keep(messages(), CONTENT)
+        await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])

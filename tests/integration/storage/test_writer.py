@@ -11,13 +11,25 @@ import pytest
 from sqlalchemy import Connection, event, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
-from smtpguard.domain.quarantined import MessageContent, QuarantineState
+from smtpguard.domain.message import HeaderSummary
+from smtpguard.domain.quarantined import QuarantineState
 from smtpguard.errors import StoreFull, StoreUnavailable
 from smtpguard.storage import open_store, sqlite
 from smtpguard.storage.line import LineFailed
 from smtpguard.storage.tables import audit_log, message_contents
 from smtpguard.storage.writer import Writer
-from tests.integration.storage.builders import CONTENT, NOW, act, connected, entry, flag, messages, voucher, writer_of
+from tests.integration.storage.builders import (
+    CONTENT,
+    NOW,
+    SUMMARY,
+    act,
+    connected,
+    entry,
+    flag,
+    messages,
+    voucher,
+    writer_of,
+)
 
 
 @asynccontextmanager
@@ -110,21 +122,21 @@ async def test_bad_write_fails_alone(store, store_url) -> None:
 
 async def test_mistake_of_ours_is_not_called_unavailable(store, store_url) -> None:
     """And is no success either."""
-    await store.quarantine.keep(kept := messages(), CONTENT)
+    await store.quarantine.keep(kept := messages(), SUMMARY, [CONTENT.message])
 
     with pytest.raises(IntegrityError):
-        await store.quarantine.keep(kept, CONTENT)
+        await store.quarantine.keep(kept, SUMMARY, [CONTENT.message])
 
     assert [kept[0].transaction_id] == list(names(store_url))
 
 
 async def test_error_does_not_tell_what_was_written(store) -> None:
     """An error goes to the log; the content of a message must not."""
-    secret = MessageContent(b"secret", "secret", "secret", "secret", "secret")
-    await store.quarantine.keep(kept := messages(subject="secret"), secret)
+    secret = HeaderSummary("secret", "secret", "secret", "secret"), [b"secret"]
+    await store.quarantine.keep(kept := messages(subject="secret"), *secret)
 
     with pytest.raises(IntegrityError) as raised:
-        await store.quarantine.keep(kept, secret)
+        await store.quarantine.keep(kept, *secret)
 
     assert "secret" not in str(raised.value)
 
@@ -151,7 +163,7 @@ async def test_what_must_be_durable_is(store) -> None:
     moving = {"expected": QuarantineState.QUARANTINED, "to": QuarantineState.DISCARDED, "act": act()}
     commits = commits_of(writer_of(store))
 
-    await store.quarantine.keep(kept, CONTENT)
+    await store.quarantine.keep(kept, SUMMARY, [CONTENT.message])
     await store.quarantine.move(kept[0].id, **moving)
     await store.quarantine.take_back("T")
     await store.address_book.verify(mailbox, voucher(), act())
@@ -229,16 +241,16 @@ def leave_pages(pages: int) -> Callable[[Connection], None]:
 
 async def test_disk_full(sqlite_url) -> None:
     """Nothing is half written, what has room is kept, and it goes on when there is room again."""
-    big = MessageContent(random.Random(1).randbytes(1_000_000), "", "", "", "")
+    big = [random.Random(1).randbytes(1_000_000)]
     async with open_store(sqlite_url) as store:
         await writer_of(store).write(leave_pages(20), durable=True)
         small, bad, other = messages(), messages(), messages()
 
         outcomes = await together(
             store,
-            store.quarantine.keep(small, CONTENT),
-            store.quarantine.keep(bad, big),
-            store.quarantine.keep(other, CONTENT),
+            store.quarantine.keep(small, SUMMARY, [CONTENT.message]),
+            store.quarantine.keep(bad, SUMMARY, big),
+            store.quarantine.keep(other, SUMMARY, [CONTENT.message]),
         )
 
         assert [None, None] == [outcomes[0], outcomes[2]]
@@ -246,15 +258,15 @@ async def test_disk_full(sqlite_url) -> None:
         assert "the store is full: database or disk is full" == str(outcomes[1])
         assert {small[0].transaction_id, other[0].transaction_id} == names(sqlite_url)
         await writer_of(store).write(leave_pages(10_000), durable=True)
-        await store.quarantine.keep(bad, big)
-        assert big == await store.quarantine.content(bad[0].id)
+        await store.quarantine.keep(bad, SUMMARY, big)
+        assert big == [(await store.quarantine.content(bad[0].id)).message]
 
 
 async def test_disk_full_for_an_act(sqlite_url) -> None:
     """What cannot be recorded is not done."""
     async with open_store(sqlite_url) as store:
         [message] = messages()
-        await store.quarantine.keep([message], CONTENT)
+        await store.quarantine.keep([message], SUMMARY, [CONTENT.message])
         await writer_of(store).write(leave_pages(0), durable=True)
         why = "x" * 1_000_000
 
@@ -279,7 +291,8 @@ async def test_store_locked_by_another_process(sqlite_url, monkeypatch) -> None:
             another.execute("BEGIN IMMEDIATE")
 
             outcomes = await asyncio.gather(
-                *(store.quarantine.keep(messages(), CONTENT) for _ in range(20)), return_exceptions=True
+                *(store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]) for _ in range(20)),
+                return_exceptions=True,
             )
             assert {"the store cannot be used: database is locked"} == {str(outcome) for outcome in outcomes}
             assert all(isinstance(outcome, LineFailed) for outcome in outcomes)
@@ -287,7 +300,7 @@ async def test_store_locked_by_another_process(sqlite_url, monkeypatch) -> None:
             another.execute("ROLLBACK")
 
         assert set() == names(sqlite_url)
-        await store.quarantine.keep(messages(), CONTENT)
+        await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])
 
 
 async def test_writer_waits_for_another_process(sqlite_url) -> None:
@@ -296,7 +309,7 @@ async def test_writer_waits_for_another_process(sqlite_url) -> None:
             another.execute("BEGIN IMMEDIATE")
             busy = threading.Event()
             event.listen(writer_of(store)._engine, "checkout", lambda *_: busy.set())
-            keeping = asyncio.ensure_future(store.quarantine.keep(messages(), CONTENT))
+            keeping = asyncio.ensure_future(store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]))
             assert await asyncio.to_thread(busy.wait, 20)
             another.execute("COMMIT")
 

@@ -6,22 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpguard.domain.application import Application, Origin
 from smtpguard.domain.message import (
     MAX_HEADER_OCTETS,
+    DotRewriter,
     HeaderTooBigError,
+    WireScan,
+    count_of,
     customer_of,
-    has_bare_line_end,
+    find_header_end,
     header_fields,
     received_field,
     stuff,
     summarise,
     take_out,
     unstuff,
+    unstuffed,
     value_of,
 )
+from smtpguard.domain.policy import Policy
 from smtpguard.domain.standing import CustomerUnnamed
 
 NAME = "X-Customer-ID"
+PIECES = st.lists(st.sampled_from([b"", b".", b"..", b"\r", b"\n", b"\r\n", b"\r\n.", b"a"]), max_size=12)
 LINES = st.lists(st.sampled_from([b"", b".", b"..", b".a", b"a", b"a.b", b"\xff\x00"]), max_size=12)
 
 
@@ -65,7 +72,35 @@ def test_unstuffing_is_that_of_the_rfc(lines) -> None:
     ],
 )
 def test_bare_line_ends_are_found(wire, bare) -> None:
-    assert bare == has_bare_line_end(wire)
+    for size in range(1, len(wire) + 2):
+        scan = WireScan()
+        for start in range(0, len(wire), size):
+            scan.feed(wire[start : start + size])
+
+        assert bare == scan.has_bare_line_end
+
+
+@given(pieces=PIECES)
+def test_what_is_counted_does_not_depend_on_the_cuts(pieces) -> None:
+    scan, whole = WireScan(), WireScan()
+    wire = b"".join(pieces)
+    for piece in pieces:
+        scan.feed(piece)
+    whole.feed(wire)
+
+    assert (whole.has_bare_line_end, whole.stuffed_dots) == (scan.has_bare_line_end, scan.stuffed_dots)
+    assert len(wire) - len(unstuff(wire)) == scan.stuffed_dots
+    assert scan.has_bare_line_end == bool(set(wire.replace(b"\r\n", b"")) & set(b"\r\n"))
+
+
+@given(pieces=PIECES)
+def test_stuffing_does_not_depend_on_the_cuts(pieces) -> None:
+    message = b"".join(pieces)
+    stuffing = DotRewriter(stuffs=True)
+
+    assert stuff(message) == b"".join(map(stuffing.rewrite, pieces))
+    assert unstuff(message) == b"".join(unstuffed(pieces))
+    assert stuffing.is_at_line_start == (not message or message.endswith(b"\r\n"))
 
 
 def test_header_section_ends_at_the_empty_line() -> None:
@@ -107,6 +142,57 @@ def test_header_too_big() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wire", "end"),
+    [
+        (b"", -1),
+        (b"\r\n", 2),
+        (b"\r\n\r\n", 2),
+        (b"a: b\r\n", -1),
+        (b"a: b\r\n\r\n", 8),
+        (b"a: b\r\n\r\nbody\r\n\r\n", 8),
+    ],
+)
+def test_end_of_the_header(wire, end) -> None:
+    assert {end} == {find_header_end(wire, start) for start in range(8)}
+
+
+HEADER = b"From: a\r\nX-Customer-ID: 1\r\n 2\r\n"
+
+
+@pytest.mark.parametrize("behind", [b"\r\n", b"\r\nbody", b"what is this\r\n", b"what is", b"-" * 201, b"caf\xc3"])
+def test_header_that_is_seen_to_end_in_a_cut_message(behind) -> None:
+    fields = header_fields(HEADER + behind, is_cut=True)
+
+    assert [(field.name, field.value) for field in fields] == [("from", b"a"), ("x-customer-id", b"1 2")]
+
+
+@pytest.mark.parametrize(
+    "behind", [b"", b"\r", b" ", b"\t3", b" 3\r", b"X", b"X-Customer-ID", b"X :", b"X:", b"X: 3", b"X: 3\r", b"X \t\r"]
+)
+def test_header_that_may_go_on_behind_the_cut_is_too_big(behind) -> None:
+    """A field that is read short would name another customer, and what is left of it would be relayed."""
+    with pytest.raises(HeaderTooBigError):
+        header_fields(HEADER + behind, is_cut=True)
+
+    assert header_fields(HEADER + behind)
+
+
+@given(at=st.integers(0, 60), lines=st.lists(st.sampled_from([b"A: b", b" c", b"", b"no", b"a:", b"\t", b"x" * 9])))
+def test_cut_header_is_read_whole_or_not_at_all(at, lines) -> None:
+    wire = b"".join(line + b"\r\n" for line in lines)
+
+    try:
+        fields = header_fields(wire[:at], is_cut=at < len(wire))
+    except HeaderTooBigError:
+        return
+    assert header_fields(wire) == fields
+
+
+def test_fields_are_counted() -> None:
+    assert count_of(header_fields(b"Received: a\r\nreceived: b\r\n\r\nReceived: c\r\n"), "received") == 2
+
+
+@pytest.mark.parametrize(
     ("header", "customer"),
     [
         (b"", CustomerUnnamed.NONE),
@@ -132,10 +218,10 @@ def test_customer_of_a_message(header, customer) -> None:
 
 def test_taking_a_field_out_leaves_every_other_octet() -> None:
     wire = bytearray(
-        b"From: a\r\nX-Customer-ID: 1\r\n 2\r\nSubject:x\r\n..y: z\r\nx-customer-id: 1\r\n\r\nX-Customer-ID: 1\r\n"
+        b"From: a\r\nX-Customer-ID: 1\r\n 2\r\nSubject:x\r\n..y: z\r\nX-OTHER: b\r\nx-customer-id: 1\r\n\r\nX-Customer-ID: 1\r\n"
     )
 
-    take_out(wire, header_fields(wire), NAME)
+    take_out(wire, header_fields(wire), (NAME, "X-Other"))
 
     assert wire == b"From: a\r\nSubject:x\r\n..y: z\r\n\r\nX-Customer-ID: 1\r\n"
 
@@ -172,6 +258,7 @@ def test_summary_of_anything(raw) -> None:
     assert len(summary.sender) <= 200
 
 
+APPLICATION = Application("crm", (), Policy())
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
@@ -186,14 +273,25 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 )
 def test_received_field(helo, peer, first) -> None:
     """RFC 5321 4.4; nothing that an application calls itself can add a line."""
-    field = received_field(
-        helo=helo, peer=peer, hostname="guard.example", protocol="ESMTP", transaction_id="T1", now=NOW
-    )
+    origin = Origin(APPLICATION, peer, helo, "ESMTP")
+    field = received_field(origin, hostname="guard.example", transaction_id="T1", now=NOW)
 
     assert field.split(b"\r\n") == [
         first,
         b"\tby guard.example (smtpguard) with ESMTP id T1;",
         b"\tMon, 23 Nov 2026 12:00:00 +0000",
         b"",
+    ]
+    assert [field] == [field for _ in header_fields(field)]
+
+
+def test_received_field_tells_of_tls() -> None:
+    origin = Origin(APPLICATION, "192.0.2.1", "app", "ESMTPSA", "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384")
+    field = received_field(origin, hostname="guard.example", transaction_id="T1", now=NOW)
+
+    assert field.split(b"\r\n")[:3] == [
+        b"Received: from app ([192.0.2.1])",
+        b"\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)",
+        b"\tby guard.example (smtpguard) with ESMTPSA id T1;",
     ]
     assert [field] == [field for _ in header_fields(field)]

@@ -1,0 +1,62 @@
+"""The decisions about the recipients of a transaction, from what the address book says: at RCPT, and after the data.
+
+Both read the address book anew, so that a flag holds at once.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from smtpguard.domain.decision import Decision, Reason, Verdict, decide, decide_after_data
+from smtpguard.domain.mailbox import Mailbox
+from smtpguard.domain.policy import Policy
+from smtpguard.domain.reply import (
+    R250_RECIPIENT_OK,
+    R451_STORE_UNAVAILABLE,
+    R550_FLAGGED,
+    R550_NOT_VERIFIED,
+    Reply,
+)
+from smtpguard.domain.standing import Customer, CustomerUnnamed
+from smtpguard.storage import Store
+
+
+async def decide_at_rcpt(store: Store, recipient: Mailbox, policy: Policy, *, now: datetime) -> Decision:
+    """Decide about one recipient, before the customer is known. Raises StoreError."""
+    facts = await store.address_book.facts([recipient.lookup_key], customer=None, now=now)
+    return decide(recipient, facts[recipient.lookup_key], CustomerUnnamed.NOT_YET, policy)
+
+
+async def decide_again(
+    store: Store, before: Sequence[Decision], policy: Policy, *, customer: Customer, now: datetime
+) -> list[Decision]:
+    """Decide about all recipients in one look-up: a flag set since RCPT counts, and the customer is known now.
+
+    One decision for each before, in their order. Raises StoreError.
+    """
+    named = customer if isinstance(customer, str) else None
+    keys = list({decision.recipient.lookup_key for decision in before})
+    facts = await store.address_book.facts(keys, customer=named, now=now)
+    if named is not None:
+        # An address-wide voucher counts for one customer only, so the first message of a customer puts the pair on
+        # record before it is judged: of two first messages at the same moment one at least sees the other.
+        new = [key for key in keys if facts[key].rests_on_address_wide_voucher and not facts[key].bound_to_customer]
+        if new:
+            await store.address_book.bind(new, customer=named, now=now)
+            facts |= await store.address_book.facts(new, customer=named, now=now)
+    return [
+        decide_after_data(each, decide(each.recipient, facts[each.recipient.lookup_key], customer, policy))
+        for each in before
+    ]
+
+
+def reply_to_rcpt(decision: Decision) -> Reply | None:
+    """Return the guard's own reply, None where it is for the smarthost to say."""
+    match decision.verdict:
+        case Verdict.RELAY:
+            return None
+        case Verdict.QUARANTINE:
+            return R250_RECIPIENT_OK
+        case Verdict.REJECT:
+            return R550_FLAGGED if decision.reason is Reason.FLAGGED else R550_NOT_VERIFIED
+        case Verdict.DEFER:
+            return R451_STORE_UNAVAILABLE

@@ -1,0 +1,206 @@
+"""The commands by which a session says who it is: HELO, EHLO, STARTTLS, AUTH, XCLIENT."""
+
+import asyncio
+
+from aiosmtpd.smtp import syntax
+
+from smtpguard.domain.application import Application, find_application, find_login
+from smtpguard.domain.reply import (
+    R220_READY,
+    R220_TLS,
+    R235_LOGGED_IN,
+    R421_PIPELINED_TLS,
+    R421_TOO_MANY_LOGINS,
+    R421_TOO_MANY_SESSIONS,
+    R454_LOGINS_BUSY,
+    R500_AUTH_TOO_LONG,
+    R501_SYNTAX,
+    R502_NOT_IMPLEMENTED,
+    R503_BAD_SEQUENCE,
+    R535_LOGIN_FAILED,
+    R538_TLS_FOR_AUTH,
+    R550_XCLIENT_NOT_ALLOWED,
+    Reply,
+    challenge,
+)
+from smtpguard.service.logins import LoginsBusy
+from smtpguard.smtp.commands import CommandError
+from smtpguard.smtp.connection import Connection, SessionContext, line_of
+from smtpguard.smtp.extensions import Extensions, offer, without_extensions
+from smtpguard.smtp.sasl import exchange
+from smtpguard.smtp.xclient import parse_xclient
+from smtpguard.telemetry import Event
+
+
+class Greeting(Connection):
+    """A session up to the first transaction."""
+
+    def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop, implicit_tls: bool) -> None:
+        self._login: Application | None = None
+        self._failed_logins = 0
+        self._extensions = Extensions(size=context.settings.max_message_bytes)
+        super().__init__(context, loop=loop, implicit_tls=implicit_tls)
+
+    @property
+    def _application(self) -> Application | None:
+        """Who this is, by login or else by network, under the settings as they are now."""
+        applications = self._context.admission.applications
+        if self._login is not None:
+            return find_login(applications, self._login.username)
+        return find_application(applications, self._peer)
+
+    @property
+    def _offers_auth(self) -> bool:
+        protected = self._tls_protocol is not None or self._context.settings.auth_without_tls
+        return protected and self._has_logins
+
+    @property
+    def _has_logins(self) -> bool:
+        return any(application.username for application in self._context.admission.applications)
+
+    @property
+    def _offers_starttls(self) -> bool:
+        return self._context.admission.certificate is not None and self._tls_protocol is None
+
+    @syntax("HELO hostname")
+    async def smtp_HELO(self, hostname: str | None) -> None:
+        """RFC 5321 4.1.1.1."""
+        await self._greet(hostname, extended=False)
+
+    @syntax("EHLO hostname")
+    async def smtp_EHLO(self, hostname: str | None) -> None:
+        """RFC 5321 4.1.1.1, with what is offered."""
+        await self._greet(hostname, extended=True)
+
+    async def _greet(self, hostname: str | None, *, extended: bool) -> None:
+        if not hostname:
+            await self.push(R501_SYNTAX)
+            return
+        self._set_rset_state()
+        self._extensions = await self._offer(extended=extended)
+        self.session.extended_smtp = extended
+        self.session.host_name = hostname
+        # RFC 2034 3: no enhanced codes here.
+        lines = [self.hostname, *(self._extensions.lines() if extended else ())]
+        marks = ["-"] * (len(lines) - 1) + [" "]
+        await self.push(
+            "".join(f"250{mark}{line}\r\n" for mark, line in zip(marks, lines, strict=True)).encode("ascii")
+        )
+
+    async def _offer(self, *, extended: bool) -> Extensions:
+        max_message_bytes = self._context.settings.max_message_bytes
+        with self._unhurried():
+            smarthost = await self._context.acceptor.offers()
+        if not extended:
+            return without_extensions(smarthost, max_message_bytes=max_message_bytes)
+        return offer(
+            smarthost,
+            max_message_bytes=max_message_bytes,
+            starttls=self._offers_starttls,
+            auth=self._offers_auth,
+            xclient=self._is_within(self._context.settings.xclient_networks),
+        )
+
+    @syntax("STARTTLS")
+    async def smtp_STARTTLS(self, arg: str | None) -> None:
+        """RFC 3207: nothing that was said before it counts behind it."""
+        refusal = self._starttls_refusal(arg)
+        if refusal is not None:
+            await self.push(refusal)
+            return
+        if self._reader._buffer:  # type: ignore[attr-defined] # noqa: SLF001 - no public way to look
+            self._hang_up(R421_PIPELINED_TLS)
+        # Written without waiting: what comes in from here on belongs to TLS.
+        self._writer.write(line_of(R220_TLS))
+        self._login = None
+        await self._start_tls()
+
+    def _starttls_refusal(self, arg: str | None) -> Reply | None:
+        if self._tls_protocol is not None:
+            return R503_BAD_SEQUENCE
+        if not self._offers_starttls:
+            return R502_NOT_IMPLEMENTED
+        return R501_SYNTAX if arg else None
+
+    @syntax("AUTH <mechanism>")
+    async def smtp_AUTH(self, arg: str | None) -> None:
+        """RFC 4954."""
+        if await self.check_helo_needed("EHLO"):
+            return
+        refusal = self._auth_refusal(arg)
+        if refusal is None:
+            try:
+                refusal = await self._log_in(arg or "")
+            except CommandError as error:
+                refusal = error.reply
+        await self.push(refusal or R235_LOGGED_IN)
+        if self._failed_logins >= self._context.settings.max_auth_failures:
+            self._hang_up(R421_TOO_MANY_LOGINS)
+
+    def _auth_refusal(self, arg: str | None) -> Reply | None:
+        if not self._has_logins:
+            return R502_NOT_IMPLEMENTED
+        if not self._offers_auth:
+            return R538_TLS_FOR_AUTH
+        if not self.session.extended_smtp or self._login is not None or self._transaction is not None:
+            return R503_BAD_SEQUENCE
+        return None if arg else R501_SYNTAX
+
+    async def _log_in(self, arg: str) -> Reply | None:
+        """Return the refusal, if any. Raises CommandError."""
+        mechanism, _, initial = arg.partition(" ")
+        credentials = await exchange(mechanism, initial.strip(" ") or None, self._ask)
+        logins = self._context.admission.logins
+        try:
+            with self._unhurried():
+                application = await logins.check(credentials.username, credentials.password, network=self._network)
+        except LoginsBusy as error:
+            self._log_failed_login(credentials.username, str(error))
+            return R454_LOGINS_BUSY
+        if application is None:
+            self._failed_logins += 1
+            self._log_failed_login(credentials.username, "wrong name or password")
+            return R535_LOGIN_FAILED
+        self._login = application
+        return None
+
+    def _log_failed_login(self, username: str, why: str) -> None:
+        self._context.logger.warning(Event.LOGIN_FAILED, peer=self._peer, username=username[:100], why=why)
+
+    async def _ask(self, octets: bytes) -> str:
+        """Send a challenge, and return what the application answers (RFC 4954 4). Raises CommandError."""
+        await self.push(challenge(octets))
+        self._reset_timeout()
+        too_long = False
+        while True:
+            try:
+                line = await self._reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as error:
+                too_long = True
+                await self._reader.readexactly(error.consumed)
+                continue
+            if too_long:
+                raise CommandError(R500_AUTH_TOO_LONG)
+            return bytes(line).rstrip(b"\r\n").decode("ascii", "replace")
+
+    @syntax("XCLIENT attribute=value")
+    async def smtp_XCLIENT(self, arg: str | None) -> None:
+        """Take a trusted mail server's word for who the application is; the session begins anew."""
+        if not self._is_within(self._context.settings.xclient_networks):
+            await self.push(R550_XCLIENT_NOT_ALLOWED)
+            return
+        if self._transaction is not None:
+            await self.push(R503_BAD_SEQUENCE)
+            return
+        try:
+            said = parse_xclient(arg or "")
+        except CommandError as error:
+            await self.push(error.reply)
+            return
+        self._peer = said.address or self._peer
+        if not self._enter():
+            self._hang_up(R421_TOO_MANY_SESSIONS)
+        self._login = find_login(self._context.admission.applications, said.login or "")
+        self._set_rset_state()
+        self.session.host_name = None
+        await self.push(R220_READY.with_text(f"{self.hostname} {R220_READY.text}"))

@@ -1,0 +1,72 @@
+"""The sessions that are open: how many, and how many of each network."""
+
+import asyncio
+from collections import Counter
+from ipaddress import IPv4Address, IPv6Network
+from typing import TYPE_CHECKING
+
+from smtpguard.domain.application import ip_address_of
+
+if TYPE_CHECKING:
+    from smtpguard.smtp.connection import Connection
+
+_IPV6_PREFIX = 64  # what one site is given at least
+
+
+class Sessions:
+    """All open sessions. The caller compares before it adds."""
+
+    def __init__(self, *, max_sessions: int, max_per_network: int) -> None:
+        self._max_sessions = max_sessions
+        self._max_per_network = max_per_network
+        self._open: set[Connection] = set()
+        self._networks: Counter[str] = Counter()
+        self._all_ended = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many as there may be."""
+        return len(self._open) >= self._max_sessions
+
+    def all(self) -> "tuple[Connection, ...]":
+        """Return those that are open now."""
+        return tuple(self._open)
+
+    def add(self, session: "Connection") -> None:
+        """Count a session."""
+        self._open.add(session)
+
+    def discard(self, session: "Connection") -> None:
+        """Count a session off, once or more."""
+        self._open.discard(session)
+        if not self._open:
+            self._all_ended.set()
+
+    async def wait_for_end(self) -> None:
+        """Return when none is open."""
+        while self._open:
+            self._all_ended.clear()
+            await self._all_ended.wait()
+
+    def enter(self, network: str) -> bool:
+        """Count a session of this network; False if it has as many as it may: then nothing was counted."""
+        if self._networks[network] >= self._max_per_network:
+            return False
+        self._networks[network] += 1
+        return True
+
+    def leave(self, network: str) -> None:
+        """Count off a session that entered."""
+        self._networks[network] -= 1
+        if not self._networks[network]:
+            del self._networks[network]
+
+
+def network_of(peer: str) -> str:
+    """Return what sessions are counted by: the IPv4 address, or the IPv6 /64."""
+    address = ip_address_of(peer)
+    if address is None:
+        return peer
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(IPv6Network((address, _IPV6_PREFIX), strict=False))
