@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo run test check format coverage clean
+.PHONY: help install demo run test soak fuzz check format coverage clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,13 @@ run: $(STAMP)  ## the guard, with config/smtpguard.toml; ARGS="-c FILE" for othe
 
 test: $(STAMP)  ## all tests; ARGS=tests/unit or ARGS="-k NAME" for some, NO_SKIP=1 to skip none
 	@$(BIN)/pytest --quiet --numprocesses logical --maxprocesses 4 --dist worksteal $(ARGS)
+
+soak: $(STAMP)  ## guard, store and smarthost killed under load; SECONDS=600, SEED=N, ARGS="--engine sqlite"
+	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: $(STAMP)  ## random input for parsers and sessions; SECONDS=60 for each, ARGS=mailbox for one parser
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
+	@FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/pytest --quiet tests/integration/smtp/test_state_machine.py
 
 check: $(STAMP)  ## format, lint, types and layers
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: make format"; exit 1; }
