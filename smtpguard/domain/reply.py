@@ -94,6 +94,7 @@ R451_SMARTHOST_LOST = Reply(451, "4.4.2", "The mail server did not confirm the m
 R452_STORE_FULL = Reply(452, "4.3.1", "No room to keep the message now, try again later")
 R452_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
 R454_LOGINS_BUSY = Reply(454, "4.7.0", "Logins cannot be checked now, try again later")
+R500_UNKNOWN_COMMAND = Reply(500, "5.5.1", "Command not recognised")
 R500_AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 R501_SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")
 R501_BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")

@@ -114,6 +114,8 @@ class TransactionRecord:
             "transaction": self.transaction_id,
             "application": self.origin.application.name,
             "peer": self.origin.peer,
+            "protocol": self.origin.protocol,
+            "tls": self.origin.tls or None,
             "outcome": outcome.value,
             "reply": str(reply) if outcome not in _UNHEARD else None,
             "reverse_path": str(self.reverse_path),

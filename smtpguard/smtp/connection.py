@@ -26,6 +26,7 @@ from smtpguard.domain.reply import (
     R421_TOO_MANY_SESSIONS,
     R421_TOO_OLD,
     R451_ABORTED,
+    R500_UNKNOWN_COMMAND,
     Reply,
     complete_reply,
 )
@@ -107,6 +108,7 @@ class Connection(SMTP):
             timeout=context.settings.idle_timeout,
             loop=loop,
         )
+        self._smtp_methods = _Commands(self._smtp_methods, self._refuse_unknown)
         self.require_starttls = context.admission.tls_required
 
     # The beginning
@@ -295,6 +297,10 @@ class Connection(SMTP):
         self._count(is_error=isinstance(status, Reply) and status.is_protocol_error)
         await self._writer.drain()
 
+    async def _refuse_unknown(self, arg: str | None) -> None:
+        del arg
+        await self.push(R500_UNKNOWN_COMMAND)
+
     def _write(self, octets: bytes) -> None:
         if not self._writer.is_closing():  # a TLS transport that is closed fails here
             self._writer.write(octets)
@@ -327,6 +333,19 @@ class Connection(SMTP):
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             self._context.spawn(transaction.abort())
+
+
+class _Commands(dict[str, Any]):
+    """The commands, as the stock loop looks them up; for the others it has a rule of its own how many may come."""
+
+    def __init__(self, known: dict[str, Any], unknown: Callable[[str | None], Coroutine[Any, Any, None]]) -> None:
+        super().__init__(known)
+        self._unknown = unknown
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the command, or what answers an unknown one."""
+        del default
+        return super().get(name, self._unknown)
 
 
 def line_of(reply: Reply) -> bytes:

@@ -62,6 +62,19 @@ async def test_errors(sqlite_url, smarthost) -> None:
         assert await client.at_end()
 
 
+async def test_unknown_commands_are_errors(sqlite_url, smarthost) -> None:
+    """As many as others; the stock class hangs up after five, and goes on with what was pipelined behind them."""
+    async with guarding(sqlite_url, smarthost.port, smtp={"max_errors": 7}) as guard:
+        await verify(guard.desks, ALICE)
+        async with greeted(guard.port) as client:
+            message = ["MAIL FROM:<a@b.example>", f"RCPT TO:<{ALICE}>", "DATA", "Subject: x", "", "x", "."]
+            await client.send(*["NONSENSE"] * 8, *message)
+            await client.expect(*["500 5.5.1 *"] * 8, "421 4.7.0 *")
+            assert await client.at_end()
+
+    assert smarthost.count("MAIL") == 0
+
+
 async def test_refused_recipients_are_no_errors(sqlite_url, smarthost) -> None:
     """An application with a bad address list is served to the end."""
     sections = {"smtp": {"max_errors": 1}, "policy": {"unverified": "reject"}}

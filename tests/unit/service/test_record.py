@@ -94,6 +94,7 @@ def test_log_line(record) -> None:
         "transaction": "T1",
         "application": "crm",
         "peer": "127.0.0.1",
+        "protocol": "ESMTP",
         "outcome": "accepted",
         "reply": "250 2.0.0 OK",
         "reverse_path": "",
