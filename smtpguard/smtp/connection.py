@@ -66,7 +66,7 @@ class SessionContext:
     acceptor: Acceptor
     admission: Admission
     rates: Rates
-    sessions: Sessions
+    sessions: "Sessions[Connection]"
     spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
     logger: Logger
 

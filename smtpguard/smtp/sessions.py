@@ -3,23 +3,22 @@
 import asyncio
 from collections import Counter
 from ipaddress import IPv4Address, IPv6Network
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 from smtpguard.domain.application import ip_address_of
 
-if TYPE_CHECKING:
-    from smtpguard.smtp.connection import Connection
+Session = TypeVar("Session")
 
 _IPV6_PREFIX = 64  # what one site is given at least
 
 
-class Sessions:
+class Sessions(Generic[Session]):
     """All open sessions. The caller compares before it adds."""
 
     def __init__(self, *, max_sessions: int, max_per_network: int) -> None:
         self._max_sessions = max_sessions
         self._max_per_network = max_per_network
-        self._open: set[Connection] = set()
+        self._open: set[Session] = set()
         self._networks: Counter[str] = Counter()
         self._all_ended = asyncio.Event()
 
@@ -28,15 +27,15 @@ class Sessions:
         """Whether there are as many as there may be."""
         return len(self._open) >= self._max_sessions
 
-    def all(self) -> "tuple[Connection, ...]":
+    def all(self) -> tuple[Session, ...]:
         """Return those that are open now."""
         return tuple(self._open)
 
-    def add(self, session: "Connection") -> None:
+    def add(self, session: Session) -> None:
         """Count a session."""
         self._open.add(session)
 
-    def discard(self, session: "Connection") -> None:
+    def discard(self, session: Session) -> None:
         """Count a session off, once or more."""
         self._open.discard(session)
         if not self._open:
