@@ -90,6 +90,11 @@ class WireMessage:
         return len(self.head) < len(self)
 
     @property
+    def is_at_line_start(self) -> bool:
+        """Whether it is empty or ends with CRLF."""
+        return self._scan.is_at_line_start
+
+    @property
     def has_bare_line_end(self) -> bool:
         """Whether a CR or LF came that is not part of a CRLF."""
         return self._scan.has_bare_line_end

@@ -28,6 +28,7 @@ MAX_RAW_SUMMARY_OCTETS = 2000
 _FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n")
 # What may be the beginning of a field, or of a line that continues one, if more follows.
 _MAY_GO_ON = re.compile(rb"[ \t]|[!-9;-~]{1,200}[ \t]*(?::|\r?\Z)|\r?\Z")
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n(\.?)")
 _ATOM_OR_LITERAL = re.compile(r"[^A-Za-z0-9._:\[\]-]+")
 
 Wire = bytes | bytearray
@@ -75,6 +76,11 @@ class WireScan:
         self._last = (self._last + chunk[-2:])[-2:]
 
     @property
+    def is_at_line_start(self) -> bool:
+        """Whether what came so far is empty or ends with CRLF."""
+        return self._last == b"\r\n"
+
+    @property
     def has_bare_line_end(self) -> bool:
         """Whether there is a CR or LF that is not part of a CRLF.
 
@@ -91,16 +97,38 @@ class DotRewriter:
         self._replacement = b"\r\n.." if stuffs else b"\r\n"
         self._last = b"\r\n"  # a line begins
 
-    @property
-    def is_at_line_start(self) -> bool:
-        """Whether what came so far is empty or ends with CRLF."""
-        return self._last == b"\r\n"
-
     def rewrite(self, chunk: Wire) -> bytes:
         """Return what comes next in its other form."""
         joined = self._last + chunk
         self._last = joined[-2:]
         return joined.replace(b"\r\n.", self._replacement)[2:]
+
+
+class LineFeedRewriter:
+    """Makes a CRLF of each LF in a wire form that has no CR in front, however it is cut.
+
+    A dot behind such an LF begins a line that nobody has stuffed, and is. A line that is nothing but a stuffed dot and
+    such an LF would become the final dot: it is said to be ambiguous.
+    """
+
+    def __init__(self) -> None:
+        self._last = b"\r\n"  # a line begins
+        self._is_behind_bare = False
+        self.is_ambiguous = False
+
+    def rewrite(self, chunk: bytes) -> bytes:
+        """Return what comes next, rewritten."""
+        joined = self._last + chunk
+        self.is_ambiguous = self.is_ambiguous or b"\r\n.\n" in joined
+        begin = b""
+        if chunk.startswith(b"\n") and self._last.endswith(b"\r"):
+            begin = b"\n"
+        elif chunk.startswith(b".") and self._is_behind_bare:
+            begin = b".."
+        self._last = joined[-3:]
+        if chunk:
+            self._is_behind_bare = joined.endswith(b"\n") and not joined.endswith(b"\r\n")
+        return begin + _BARE_LINE_FEED.sub(rb"\r\n\1\1", chunk[min(len(begin), 1) :])
 
 
 def stuff(message: bytes) -> bytes:

@@ -80,6 +80,7 @@ class SmtpSettings(Section):
     max_session_age: Seconds = 86_400
     shutdown_timeout: Seconds = 30
     """After SIGTERM, for what is past the end of data."""
+    bare_line_feeds: Literal["refuse", "normalize"] = "refuse"
     auth_without_tls: bool = False
     proxy_networks: Annotated[tuple[Network, ...], Many] = ()
     """Connections from here begin with a PROXY header, and no others."""

@@ -6,8 +6,8 @@ A message that cannot be kept is read to its end all the same, and refused then.
 import asyncio
 from collections.abc import Callable
 
-from smtpguard.domain.message import DotRewriter
-from smtpguard.domain.reply import R452_STORE_FULL, R552_TOO_BIG, Reply
+from smtpguard.domain.message import DotRewriter, LineFeedRewriter
+from smtpguard.domain.reply import R452_STORE_FULL, R550_BARE_LINE_END, R552_TOO_BIG, Reply
 from smtpguard.spool import MemoryFullError, WireMessage
 
 CHUNK_OCTETS = 65_536
@@ -22,11 +22,12 @@ class ConnectionEndedError(ConnectionError):
 
 
 class Intake:
-    """A message that is coming in, for as long as it can be kept."""
+    """A message that is coming in, for as long as it can be kept. ``normalizes``: a bare LF ends a line."""
 
-    def __init__(self, message: WireMessage, *, limit: int) -> None:
+    def __init__(self, message: WireMessage, *, limit: int, normalizes: bool = False) -> None:
         self._message = message
         self._limit = limit
+        self._line_feeds = LineFeedRewriter() if normalizes else None
         self.refusal: Reply | None = None
         """Why it is not kept any more."""
 
@@ -34,6 +35,11 @@ class Intake:
         """Add octets of the wire form; those of a message that is refused are dropped."""
         if self.refusal is not None:
             return
+        if self._line_feeds is not None:
+            wire = self._line_feeds.rewrite(wire)
+            if self._line_feeds.is_ambiguous:
+                self._refuse(R550_BARE_LINE_END, "a line is a dot that ends with a bare LF")
+                return
         if len(self._message) + len(wire) > self._limit:
             self._refuse(R552_TOO_BIG, f"the message has more than {self._limit} octets")
             return
@@ -50,8 +56,8 @@ class Intake:
 class ChunkedIntake(Intake):
     """A message that comes by BDAT (RFC 3030), where dots are not stuffed and chunks end anywhere."""
 
-    def __init__(self, message: WireMessage, *, limit: int) -> None:
-        super().__init__(message, limit=limit)
+    def __init__(self, message: WireMessage, *, limit: int, normalizes: bool = False) -> None:
+        super().__init__(message, limit=limit, normalizes=normalizes)
         self._stuffing = DotRewriter(stuffs=True)
 
     async def append_content(self, content: bytes) -> None:
@@ -60,18 +66,23 @@ class ChunkedIntake(Intake):
 
     async def end(self) -> None:
         """End the last line, as DATA cannot but do."""
-        if not self._stuffing.is_at_line_start:
+        if not self._message.is_at_line_start:
             await self.append(b"\r\n")
 
 
 async def read_data(
-    reader: asyncio.StreamReader, message: WireMessage, *, limit: int, on_progress: OnProgress
+    reader: asyncio.StreamReader,
+    message: WireMessage,
+    *,
+    limit: int,
+    on_progress: OnProgress,
+    normalizes: bool = False,
 ) -> Reply | None:
     """Read up to the final dot (RFC 5321 4.1.1.4) into the message, without that dot; return a refusal, or None.
 
     Bytes behind the dot stay with the reader. ``limit`` is in octets of the wire form. Raises ConnectionEndedError.
     """
-    intake = Intake(message, limit=limit)
+    intake = Intake(message, limit=limit, normalizes=normalizes)
     # A line end in front lets a dot in the very first line be found like any other.
     window, begin = b"\r\n", 2
     while True:

@@ -45,6 +45,7 @@ class GuardSMTP(Greeting):
         """The message that comes by BDAT."""
         self._data_began = 0.0
         self._data_octets = 0
+        self._normalizes = context.settings.bare_line_feeds == "normalize"
         super().__init__(context, loop=loop, implicit_tls=implicit_tls)
 
     @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
@@ -75,7 +76,11 @@ class GuardSMTP(Greeting):
         message = self._context.acceptor.spool.message()
         try:
             refusal = await read_data(
-                self._reader, message, limit=self._extensions.size, on_progress=self._note_progress
+                self._reader,
+                message,
+                limit=self._extensions.size,
+                on_progress=self._note_progress,
+                normalizes=self._normalizes,
             )
         except BaseException:
             message.close()
@@ -94,9 +99,10 @@ class GuardSMTP(Greeting):
         refusal = self._bdat_refusal()
         if refusal is None and self._chunked is None:
             message = self._context.acceptor.spool.message()
-            self._chunked = message, ChunkedIntake(message, limit=self._extensions.size)
-        intake = None if refusal or self._chunked is None else self._chunked[1]
-        too_big = await read_chunk(self._reader, octets, intake, last=last, on_progress=self._note_progress)
+            intake = ChunkedIntake(message, limit=self._extensions.size, normalizes=self._normalizes)
+            self._chunked = message, intake
+        kept = None if refusal or self._chunked is None else self._chunked[1]
+        too_big = await read_chunk(self._reader, octets, kept, last=last, on_progress=self._note_progress)
         await self._end_of_chunk(octets, refusal or too_big, last=last)
 
     @syntax("RSET")

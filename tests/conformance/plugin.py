@@ -261,9 +261,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--outcomes", type=Path, required=True, help="where to write how each test ended")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    provide_pkg_resources()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Recorder(config.getoption("outcomes")))
     compare_codes()
-    provide_pkg_resources()
     swap()
     use_port(free_port())

@@ -153,8 +153,9 @@ async def serve(port: int, file: Path, dice: random.Random | None) -> None:
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await asyncio.start_server(accept, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, backlog=1024)
     await stop.wait()
+    server.close()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -97,6 +97,50 @@ async def test_message_that_could_be_read_in_two_ways_is_refused(guard, smarthos
     assert await guard.waiting() == []
 
 
+@pytest.mark.parametrize(
+    ("wire", "message"),
+    [
+        (b"Subject: x\n\nhello\n", b"Subject: x\r\n\r\nhello\r\n"),
+        (b"Subject: x\r\n\na\n.\nb\r\n", b"Subject: x\r\n\r\na\r\n.\r\nb\r\n"),
+        (b"Subject: x\n\na\n.\r\nMAIL FROM:<e@x>\r\n", b"Subject: x\r\n\r\na\r\n.\r\nMAIL FROM:<e@x>\r\n"),
+        (b"Subject: x\n\n..a\r\n..b\n", b"Subject: x\r\n\r\n..a\r\n.b\r\n"),
+        (b"X-Customer-ID: 4711\nSubject: x\n\n", b"Subject: x\r\n\r\n"),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_line_feeds_are_normalized_where_that_is_asked_for(sqlite_url, smarthost, wire, message, chunked) -> None:
+    """As one message for everybody: what was a line end for nobody is none for the smarthost either."""
+    async with guarding(sqlite_url, smarthost.port, smtp={"bare_line_feeds": "normalize"}) as guard:
+        await verify(guard.desks, ALICE)
+        await verify(guard.desks, ALICE, customer="4711")
+        async with greeted(guard.port) as client:
+            await client.envelope(ALICE, STRANGER)
+            if chunked:
+                wire = wire.replace(b"\r\n..b", b"\r\n.b")  # dots are not stuffed here
+                await client.send_octets(b"BDAT %d LAST\r\n%b" % (len(wire), wire))
+            else:
+                await client.ask("DATA", "354 *")
+                await client.send_octets(wire + (b"" if wire.endswith(b"\r\n") else b"\r\n") + b".\r\n")
+            await client.expect("250 *")
+        (waiting,) = await guard.waiting()
+        content = await guard.desks.store.quarantine.content(waiting.id)
+
+    relayed = behind_received(smarthost.messages[0].message)
+    assert relayed in (message, message + b"\r\n")  # DATA's own line end behind a bare LF
+    assert relayed == behind_received(content.message)
+    assert len(smarthost.messages) == 1
+
+
+@pytest.mark.parametrize("wire", [b"a\r\n.\nMAIL FROM:<e@x>\r\n", b".\nMAIL FROM:<e@x>\r\n", b"a\rb\n\r\n"])
+async def test_what_cannot_be_normalized_is_refused(sqlite_url, smarthost, wire) -> None:
+    async with guarding(sqlite_url, smarthost.port, smtp={"bare_line_feeds": "normalize"}) as guard:
+        await verify(guard.desks, ALICE)
+        async with greeted(guard.port) as client:
+            assert (await client.message(ALICE, wire=wire)).startswith("550 5.6.0 ")
+
+    assert smarthost.messages == []
+
+
 async def test_thousand_recipients_and_one_too_many(guard, smarthost) -> None:
     recipients = [f"stranger{number}@provider.example" for number in range(999)]
     async with greeted(guard.port) as client:

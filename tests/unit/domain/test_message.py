@@ -1,5 +1,6 @@
 """The message as bytes."""
 
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,7 @@ from smtpguard.domain.message import (
     MAX_HEADER_OCTETS,
     DotRewriter,
     HeaderTooBigError,
+    LineFeedRewriter,
     WireScan,
     count_of,
     customer_of,
@@ -41,6 +43,41 @@ def test_stuffing_and_unstuffing_are_inverse(lines) -> None:
     assert message == unstuff(wire)
     assert b"\r\n.\r\n" not in b"\r\n" + wire
     assert wire == unstuff_line_by_line(wire, back=True)
+
+
+def rewritten(pieces: list[bytes]) -> tuple[bytes, bool]:
+    rewriter = LineFeedRewriter()
+    return b"".join(map(rewriter.rewrite, pieces)), rewriter.is_ambiguous
+
+
+def with_crlf_line_by_line(wire: bytes) -> bytes:
+    """A dot is stuffed where the line before ends with a bare LF."""
+    lines = re.split(rb"(\r\n|\n)", wire)
+    ends = [b"\r\n", *lines[1::2]]
+    return b"\r\n".join(
+        b"." + line if end == b"\n" and line.startswith(b".") else line
+        for line, end in zip(lines[::2], ends, strict=True)
+    )
+
+
+@given(pieces=PIECES)
+def test_line_feeds_become_line_ends_however_they_are_cut(pieces) -> None:
+    wire = b"".join(pieces)
+    normal, ambiguous = rewritten(pieces)
+
+    assert (normal, ambiguous) == rewritten([wire])
+    assert normal == with_crlf_line_by_line(wire)
+    assert ambiguous == (b"\r\n.\n" in b"\r\n" + wire)
+    assert normal.count(b"\n") == normal.count(b"\r\n")
+
+
+@given(pieces=PIECES)
+def test_no_final_dot_comes_out_of_line_feeds(pieces) -> None:
+    """What is a final dot behind the guard has been one in front of it, or the message is refused."""
+    wire = b"".join(pieces)
+    normal, ambiguous = rewritten(pieces)
+
+    assert b"\r\n.\r\n" not in b"\r\n" + normal or ambiguous or b"\r\n.\r\n" in b"\r\n" + wire
 
 
 def unstuff_line_by_line(wire: bytes, *, back: bool) -> bytes:
@@ -90,6 +127,7 @@ def test_what_is_counted_does_not_depend_on_the_cuts(pieces) -> None:
 
     assert (whole.has_bare_line_end, whole.stuffed_dots) == (scan.has_bare_line_end, scan.stuffed_dots)
     assert len(wire) - len(unstuff(wire)) == scan.stuffed_dots
+    assert scan.is_at_line_start == (not wire or wire.endswith(b"\r\n"))
     assert scan.has_bare_line_end == bool(set(wire.replace(b"\r\n", b"")) & set(b"\r\n"))
 
 
@@ -100,7 +138,6 @@ def test_stuffing_does_not_depend_on_the_cuts(pieces) -> None:
 
     assert stuff(message) == b"".join(map(stuffing.rewrite, pieces))
     assert unstuff(message) == b"".join(unstuffed(pieces))
-    assert stuffing.is_at_line_start == (not message or message.endswith(b"\r\n"))
 
 
 def test_header_section_ends_at_the_empty_line() -> None:
