@@ -37,6 +37,17 @@ class Invocation:
     config_file: Path | None
 
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="The settings, instead of $SMTPGUARD_CONFIG, config/smtpguard.toml or /etc/smtpguard/smtpguard.toml.",
+    ),
+]
+
+
 class ErrorsAsExitCodes(TyperGroup):
     """The root of the commands: an expected error is one line and an exit code; a traceback is a bug."""
 

@@ -2,14 +2,13 @@
 
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import smtpguard
 from smtpguard.cli import address, audit, config, db, ledger, quarantine
-from smtpguard.cli.common import ErrorsAsExitCodes, Invocation
+from smtpguard.cli.common import ConfigFile, ErrorsAsExitCodes, Invocation
 from smtpguard.cli.demo.command import demo
 from smtpguard.cli.output import say
 from smtpguard.cli.serve import serve
@@ -49,15 +48,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def globals_(
     ctx: typer.Context,
-    config_file: Annotated[
-        Path | None,
-        typer.Option(
-            "-c",
-            "--config",
-            metavar="FILE",
-            help="The settings, instead of $SMTPGUARD_CONFIG, config/smtpguard.toml or /etc/smtpguard/smtpguard.toml.",
-        ),
-    ] = None,
+    config_file: ConfigFile = None,
     version: Annotated[
         bool, typer.Option("--version", help="Say which version this is.", callback=_show_version, is_eager=True)
     ] = False,

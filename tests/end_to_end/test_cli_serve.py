@@ -39,6 +39,15 @@ async def test_serve_until_a_signal(sqlite_url, tmp_path, number):
         assert len(guard.events("guard-stopped")) == 1
 
 
+async def test_settings_named_behind_the_command(smtpguard, tmp_path):
+    file = tmp_path / "guard.toml"
+    file.write_text('[smtp]\nlisten = "not an endpoint"\n')
+    ended = await smtpguard.process("serve", "-c", str(file))
+
+    assert ended.code == 1
+    assert one_line(ended.err).startswith(f"{file}: smtp.listen.0: ")
+
+
 async def test_port_that_is_taken_is_one_line(smtpguard):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
