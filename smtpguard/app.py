@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -85,6 +85,7 @@ class Guard:
 
         Returns the sections that differ from those in force and want a restart. Raises SettingsError: nothing changed.
         """
+        _refuse_unfit(settings, self._settings)
         admission = _admission(settings)
         self._smarthost.load_tls()
         self._server.replace_admission(admission)
@@ -164,6 +165,14 @@ def _log_start(logger: Logger, settings: Settings, guard: Guard) -> None:
     )
 
 
+def _refuse_unfit(settings: Settings, running: Settings) -> None:
+    """Raise SettingsError where what is taken over does not fit what stays as it is."""
+    try:
+        settings.model_copy(update={"smtp": running.smtp}).ensure_fit()
+    except ValueError as error:
+        raise SettingsError(f"without a restart: {error}") from error
+
+
 def _admission(settings: Settings) -> Admission:
     admitted = applications(settings)
     return Admission(
@@ -220,7 +229,7 @@ async def _tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio
         async with asyncio.TaskGroup() as group:
 
             def spawn(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-                task = group.create_task(work)
+                task = group.create_task(_watched(work))
                 started.add(task)
                 task.add_done_callback(started.discard)
                 return task
@@ -235,6 +244,15 @@ async def _tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio
         if others:
             raise
         raise error from None
+
+
+async def _watched(work: Coroutine[Any, Any, Any]) -> Any:
+    """Carry out work that is not to raise; if it does, that ends no other."""
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001 - in a TaskGroup it would cancel everybody
+        with suppress(Exception):
+            get_logger().error(Event.TRANSACTION_FAILED, exc_info=error)
 
 
 async def _finish(started: set[asyncio.Task[Any]]) -> None:

@@ -70,6 +70,7 @@ def challenge(octets: bytes) -> bytes:
 
 R220_READY = Reply(220, "", "ESMTP smtpguard")
 R220_TLS = Reply(220, "2.0.0", "Ready to start TLS")
+R221_BYE = Reply(221, "2.0.0", "Bye")
 R235_LOGGED_IN = Reply(235, "2.7.0", "Authentication succeeded")
 R250_OK = Reply(250, "2.0.0", "OK")
 R250_SENDER_OK = Reply(250, "2.1.0", "Sender OK")
@@ -78,6 +79,7 @@ R250_CHUNK = Reply(250, "2.0.0", "Chunk received")
 R252_CANNOT_VERIFY = Reply(252, "2.1.5", "Cannot VRFY user, but will take a message for it")
 R354_SEND = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 R421_SHUTTING_DOWN = Reply(421, "4.3.2", "Service is closing, try again later")
+R421_ABORTED = Reply(421, "4.3.0", "Temporary failure, closing")
 R421_IDLE = Reply(421, "4.4.2", "Idle for too long, closing")
 R421_TOO_SLOW = Reply(421, "4.4.2", "The message comes too slowly, closing")
 R421_TOO_OLD = Reply(421, "4.4.2", "The session is too old, connect again")
@@ -104,6 +106,7 @@ R501_AUTH_UNREADABLE = Reply(501, "5.5.2", "Cannot decode the authentication res
 R502_NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
 R503_BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
 R504_UNKNOWN_MECHANISM = Reply(504, "5.5.4", "Authentication mechanism not recognised")
+R530_TLS_FIRST = Reply(530, "5.7.0", "STARTTLS has to come first")
 R530_AUTH_FIRST = Reply(530, "5.7.0", "Authentication is required")
 R535_LOGIN_FAILED = Reply(535, "5.7.8", "User name or password is wrong")
 R538_TLS_FOR_AUTH = Reply(538, "5.7.11", "Encryption is required to authenticate")
@@ -134,7 +137,6 @@ _DEFAULT_ENHANCED = {
     502: "5.5.1",
     503: "5.5.1",
     504: "5.5.4",
-    530: "5.7.0",
     554: "5.5.0",
 }
 

@@ -16,8 +16,8 @@ from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.message import DotRewriter
 from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
 from smtpguard.domain.reply import Reply
-from smtpguard.errors import ActRefused, SmarthostLost, SmtpguardError
-from smtpguard.relay.smarthost import Smarthost
+from smtpguard.errors import ActRefused, SmarthostLost, SmarthostUnavailable, SmtpguardError
+from smtpguard.relay.smarthost import Smarthost, SmarthostTransaction
 from smtpguard.spool import CHUNK_OCTETS
 from smtpguard.storage import Store
 
@@ -92,16 +92,28 @@ class QuarantineDesk:
         size = len(content.message)
         transaction = self.smarthost.begin(message.reverse_path, message.parameters, size=size)
         try:
-            (reply,) = await transaction.rcpt([ForwardPath(message.recipient, message.rcpt_parameters)])
-            if reply.is_positive:
-                async with aclosing(_wire(content.message)) as chunks:
-                    reply = await transaction.send_body(chunks)
+            reply = await self._send_up_to_the_dot(transaction, message, content)
             if reply.code == 354:
                 reply = await transaction.finish()
         finally:
             await transaction.abort()
         if not reply.is_positive:
             raise ActRefused(f"{message.id}: the smarthost refused it: {reply}")
+        return reply
+
+    async def _send_up_to_the_dot(
+        self, transaction: SmarthostTransaction, message: QuarantinedMessage, content: MessageContent
+    ) -> Reply:
+        """Return 354, or a refusal. Raises SmarthostUnavailable, whatever went wrong: nothing was sent."""
+        try:
+            (reply,) = await transaction.rcpt([ForwardPath(message.recipient, message.rcpt_parameters)])
+            if reply.is_positive:
+                async with aclosing(_wire(content.message)) as chunks:
+                    reply = await transaction.send_body(chunks)
+        except SmtpguardError:
+            raise
+        except Exception as error:
+            raise SmarthostUnavailable(f"{message.id} could not be sent: {type(error).__name__}: {error}") from error
         return reply
 
     async def _claim(self, message_id: str, by: str, why: str) -> None:

@@ -264,6 +264,11 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":
+        self.ensure_fit()
+        return self
+
+    def ensure_fit(self) -> None:
+        """Raise ValueError where one section wants what another does not give."""
         certificate = self.tls.certificate_file
         if self.smtp.tls_listen and certificate is None:
             raise ValueError("smtp.tls_listen is set, but no tls.certificate_file")
@@ -272,7 +277,6 @@ class Settings(Section):
             raise ValueError(
                 f"application {locked_out[0]!r} cannot log in: set tls.certificate_file, or smtp.auth_without_tls"
             )
-        return self
 
     def applications(self) -> tuple[ApplicationSettings, ...]:
         """The applications; with none named, loopback may submit, as application ``default``."""

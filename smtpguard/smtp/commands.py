@@ -23,6 +23,7 @@ MAX_ENVID_CHARACTERS = 100  # RFC 3461 4.4
 MAX_ORCPT_CHARACTERS = 500  # RFC 3461 4.2
 
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u0080-\U0010ffff]+))?")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 3
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")  # RFC 3461 4
 _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
@@ -97,6 +98,8 @@ class _Given:
 
     def __init__(self, text: str, *, extended: bool) -> None:
         if text and not extended:  # RFC 5321 4.1.1.1: after HELO there are none
+            raise CommandError(R501_SYNTAX)
+        if _SURROGATE.search(text):  # octets that are not UTF-8, as aiosmtpd hands them on
             raise CommandError(R501_SYNTAX)
         self._values: dict[str, str | None] = {}
         for part in filter(None, text.split(" ")):

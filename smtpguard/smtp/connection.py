@@ -6,7 +6,6 @@ docs/aiosmtpd.md.
 """
 
 import asyncio
-import collections
 import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from smtpguard.domain.reply import (
     R421_TOO_OLD,
     R451_ABORTED,
     R500_UNKNOWN_COMMAND,
+    R530_TLS_FIRST,
     Reply,
     complete_reply,
 )
@@ -42,10 +42,13 @@ from smtpguard.telemetry import Event, Logger
 MAX_COMMAND_OCTETS = 2048
 """RFC 5321 4.5.3.1.4 asks for 512, more with extensions; this is what Postfix takes."""
 MAX_AUTH_OCTETS = 12_288  # RFC 4954 4
+ALLOWED_BEFORE_STARTTLS = frozenset({"EHLO", "NOOP", "STARTTLS", "QUIT"})  # RFC 3207 4
 CLOSE_GRACE_SECONDS = 5.0
 """How long a peer that reads nothing may hold up the end of its session."""
 PROXY_SECONDS = 10.0
 """How long a proxy may take for its header."""
+
+_Method = Callable[[str | None], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Connection(SMTP):
 
     def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop, implicit_tls: bool) -> None:
         # An attribute of the instance hides the one of the class, which every new session of the stock class clears.
-        self.command_size_limits = collections.defaultdict(lambda: MAX_COMMAND_OCTETS, AUTH=MAX_AUTH_OCTETS)
+        self.command_size_limits = _CommandSizes()
         self.command_size_limit = MAX_COMMAND_OCTETS
         self._context = context
         self._implicit_tls = implicit_tls
@@ -92,6 +95,8 @@ class Connection(SMTP):
         self._finishing = False
         self._greeted = False
         self._old = False
+        self._is_one_too_many = False
+        self._may_xclient = False
         self._peer = ""
         """The IP address of the application."""
         self._network = ""
@@ -108,8 +113,7 @@ class Connection(SMTP):
             timeout=context.settings.idle_timeout,
             loop=loop,
         )
-        self._smtp_methods = _Commands(self._smtp_methods, self._refuse_unknown)
-        self.require_starttls = context.admission.tls_required
+        self._smtp_methods = _Commands(self._smtp_methods, self._choose)
 
     # The beginning
 
@@ -120,6 +124,7 @@ class Connection(SMTP):
             return
         peername = transport.get_extra_info("peername")
         self._peer = peername[0] if peername else ""  # "": it is gone already
+        self._is_one_too_many = self._context.sessions.is_full  # many may have been let in at once
         self._context.sessions.add(self)
         self._age_timer = self.loop.call_later(self._context.settings.max_session_age, self._grow_old)
         self._handler_coroutine.add_done_callback(self._look_at_end)
@@ -135,7 +140,8 @@ class Connection(SMTP):
         if self._is_within(self._context.settings.proxy_networks) and not await self._read_proxy_header():
             self._refuse_session("no PROXY header", None)
             return False
-        if not self._enter():
+        self._may_xclient = self._is_within(self._context.settings.xclient_networks)
+        if self._is_one_too_many or not self._enter():
             self._refuse_session("too many sessions", None if self._implicit_tls else R421_TOO_MANY_SESSIONS)
             return False
         if self._implicit_tls:
@@ -205,13 +211,13 @@ class Connection(SMTP):
             return
         self._gone = True
         super().connection_lost(error)
-        self._drop_transaction()
         if self._age_timer is not None:
             self._age_timer.cancel()
         if self._network:
             self._context.sessions.leave(self._network)
             self._network = ""
         self._context.sessions.discard(self)
+        self._drop_transaction()
 
     def eof_received(self) -> bool | None:
         """Take the end of the input for the end of the session, unless a QUIT stands before it.
@@ -232,8 +238,9 @@ class Connection(SMTP):
             self._close(R421_SHUTTING_DOWN)
 
     def abort(self) -> None:
-        """End the session at once."""
-        self._writer.transport.abort()
+        """End the session at once: a TLS transport that is closing cannot be aborted, its socket can."""
+        transport = self._original_transport or self._writer.transport
+        cast("asyncio.Transport", transport).abort()
 
     def _timeout_cb(self) -> None:
         self._context.logger.info(Event.SESSION_TIMED_OUT, peer=self._peer)
@@ -266,14 +273,14 @@ class Connection(SMTP):
         if reply is not None:
             self._write(line_of(reply))
         self._writer.close()
-        self.loop.call_later(CLOSE_GRACE_SECONDS, self._writer.transport.abort)
+        self.loop.call_later(CLOSE_GRACE_SECONDS, self.abort)
 
     def _look_at_end(self, task: asyncio.Task[None]) -> None:
         """Look at the end of the session's task: a connection that is reset is no news."""
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ConnectionError):
             self._context.logger.error(Event.SESSION_FAILED, peer=self._peer, exc_info=error)
-            self._writer.close()
+        self._writer.close()
 
     @contextmanager
     def _unhurried(self) -> Iterator[None]:
@@ -296,6 +303,20 @@ class Connection(SMTP):
         self._write(line_of(status) if isinstance(status, Reply) else status)
         self._count(is_error=isinstance(status, Reply) and status.is_protocol_error)
         await self._writer.drain()
+
+    def _choose(self, name: str, method: _Method | None) -> _Method:
+        """Return what carries a command out, or refuses it."""
+        if self._context.admission.tls_required and self._tls_protocol is None and name not in ALLOWED_BEFORE_STARTTLS:
+            return self._refuse_before_tls if name != "BDAT" else self._hang_up_before_tls
+        return method or self._refuse_unknown
+
+    async def _refuse_before_tls(self, arg: str | None) -> None:
+        del arg
+        await self.push(R530_TLS_FIRST)
+
+    async def _hang_up_before_tls(self, arg: str | None) -> None:
+        del arg
+        self._hang_up(R530_TLS_FIRST)  # a chunk follows, which is not to be taken for commands
 
     async def _refuse_unknown(self, arg: str | None) -> None:
         del arg
@@ -336,16 +357,22 @@ class Connection(SMTP):
 
 
 class _Commands(dict[str, Any]):
-    """The commands, as the stock loop looks them up; for the others it has a rule of its own how many may come."""
+    """The commands, as the stock loop looks them up."""
 
-    def __init__(self, known: dict[str, Any], unknown: Callable[[str | None], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, known: dict[str, Any], choose: Callable[[str, _Method | None], _Method]) -> None:
         super().__init__(known)
-        self._unknown = unknown
+        self._choose = choose
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return the command, or what answers an unknown one."""
-        del default
-        return super().get(name, self._unknown)
+    def get(self, name: str, default: Any = None) -> _Method:
+        """Return what carries the command out, or refuses it: an unknown one as well."""
+        return self._choose(name, super().get(name, default))
+
+
+class _CommandSizes(dict[str, int]):
+    """How long a line each command may have. Nothing is stored: the stock loop asks for whatever verb comes."""
+
+    def __missing__(self, name: str) -> int:
+        return MAX_AUTH_OCTETS if name in {"AUTH", "BDAT"} else MAX_COMMAND_OCTETS
 
 
 def line_of(reply: Reply) -> bytes:

@@ -88,12 +88,14 @@ async def read_data(
     while True:
         window += await _read(reader, CHUNK_OCTETS, on_progress)
         end = window.find(_END)
-        cut = len(window) - len(_END) + 1 if end < 0 else end + 2  # the end may have begun
+        if end >= 0:  # before anything is awaited: the session looks there for what comes behind the message
+            _give_back(reader, window[end + len(_END) :])
+            window = window[: end + 2]
+        cut = len(window) - len(_END) + 1 if end < 0 else len(window)  # the end may have begun
         if cut > begin or end >= 0:
             content, window, begin = window[begin:cut], window[cut:], 0
             await intake.append(content)
         if end >= 0:
-            _give_back(reader, window[len(_END) - 2 :])
             return intake.refusal
 
 

@@ -8,6 +8,7 @@ from smtpguard.domain.application import Application, find_application, find_log
 from smtpguard.domain.reply import (
     R220_READY,
     R220_TLS,
+    R221_BYE,
     R235_LOGGED_IN,
     R421_PIPELINED_TLS,
     R421_TOO_MANY_LOGINS,
@@ -98,7 +99,7 @@ class Greeting(Connection):
             max_message_bytes=max_message_bytes,
             starttls=self._offers_starttls,
             auth=self._offers_auth,
-            xclient=self._is_within(self._context.settings.xclient_networks),
+            xclient=self._may_xclient,
         )
 
     @syntax("STARTTLS")
@@ -121,6 +122,16 @@ class Greeting(Connection):
         if not self._offers_starttls:
             return R502_NOT_IMPLEMENTED
         return R501_SYNTAX if arg else None
+
+    @syntax("QUIT")
+    async def smtp_QUIT(self, arg: str | None) -> None:
+        """RFC 5321 4.1.1.10: nothing that was sent behind it is carried out."""
+        if arg:
+            await self.push(R501_SYNTAX)
+            return
+        await self.push(R221_BYE)
+        self._writer.close()
+        raise asyncio.CancelledError
 
     @syntax("AUTH <mechanism>")
     async def smtp_AUTH(self, arg: str | None) -> None:
@@ -157,6 +168,8 @@ class Greeting(Connection):
         except LoginsBusy as error:
             self._log_failed_login(credentials.username, str(error))
             return R454_LOGINS_BUSY
+        if self._context.admission.logins is not logins:  # replaced meanwhile: it may be another password now
+            return R454_LOGINS_BUSY
         if application is None:
             self._failed_logins += 1
             self._log_failed_login(credentials.username, "wrong name or password")
@@ -186,7 +199,7 @@ class Greeting(Connection):
     @syntax("XCLIENT attribute=value")
     async def smtp_XCLIENT(self, arg: str | None) -> None:
         """Take a trusted mail server's word for who the application is; the session begins anew."""
-        if not self._is_within(self._context.settings.xclient_networks):
+        if not self._may_xclient:
             await self.push(R550_XCLIENT_NOT_ALLOWED)
             return
         if self._transaction is not None:
@@ -200,7 +213,8 @@ class Greeting(Connection):
         self._peer = said.address or self._peer
         if not self._enter():
             self._hang_up(R421_TOO_MANY_SESSIONS)
-        self._login = find_login(self._context.admission.applications, said.login or "")
+        if said.login is not None:
+            self._login = find_login(self._context.admission.applications, said.login)
         self._set_rset_state()
         self.session.host_name = None
         await self.push(R220_READY.with_text(f"{self.hostname} {R220_READY.text}"))

@@ -1,6 +1,7 @@
 """The listeners: where applications connect, and how the last of them leaves."""
 
 import asyncio
+from contextlib import suppress
 from typing import cast
 
 from smtpguard.domain.reply import R421_TOO_MANY_SESSIONS
@@ -57,7 +58,9 @@ class SmtpServer:
         except TimeoutError:
             for session in sessions.all():
                 session.abort()
-            await sessions.wait_for_end()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_GRACE_SECONDS):
+                    await sessions.wait_for_end()
         self._context.admission.logins.close()
 
     async def _listen(self, key: str, endpoint: Endpoint, *, implicit_tls: bool) -> None:

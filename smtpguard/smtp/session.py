@@ -13,7 +13,9 @@ from smtpguard.domain.reply import (
     R250_SENDER_OK,
     R252_CANNOT_VERIFY,
     R354_SEND,
+    R421_ABORTED,
     R421_SHUTTING_DOWN,
+    R421_TOO_OLD,
     R421_TOO_SLOW,
     R450_TOO_FAST,
     R452_STORE_FULL,
@@ -28,7 +30,7 @@ from smtpguard.domain.reply import (
 )
 from smtpguard.smtp.commands import CommandError, parse_bdat, parse_mail, parse_rcpt
 from smtpguard.smtp.connection import SessionContext
-from smtpguard.smtp.data import ChunkedIntake, read_chunk, read_data
+from smtpguard.smtp.data import ChunkedIntake, ConnectionEndedError, read_chunk, read_data
 from smtpguard.smtp.greeting import Greeting
 from smtpguard.smtp.tls import describe
 from smtpguard.spool import WireMessage
@@ -82,8 +84,9 @@ class GuardSMTP(Greeting):
                 on_progress=self._note_progress,
                 normalizes=self._normalizes,
             )
-        except BaseException:
+        except BaseException as error:
             message.close()
+            self._end_if_lost_within(error)
             raise
         await self._end_of_data(message, refusal)
 
@@ -102,7 +105,11 @@ class GuardSMTP(Greeting):
             intake = ChunkedIntake(message, limit=self._extensions.size, normalizes=self._normalizes)
             self._chunked = message, intake
         kept = None if refusal or self._chunked is None else self._chunked[1]
-        too_big = await read_chunk(self._reader, octets, kept, last=last, on_progress=self._note_progress)
+        try:
+            too_big = await read_chunk(self._reader, octets, kept, last=last, on_progress=self._note_progress)
+        except Exception as error:
+            self._end_if_lost_within(error)
+            raise
         await self._end_of_chunk(octets, refusal or too_big, last=last)
 
     @syntax("RSET")
@@ -193,10 +200,8 @@ class GuardSMTP(Greeting):
         return self._data_refusal() if self._chunked is None else None
 
     async def _end_of_chunk(self, octets: int, refusal: Reply | None, *, last: bool) -> None:
-        if refusal is not None and self._chunked is not None:
-            await self._refuse(self._chunked[0], refusal)  # what follows is out of sequence (RFC 3030 2)
-        elif refusal is not None:
-            await self.push(refusal)
+        if refusal is not None:  # what follows is out of sequence (RFC 3030 2)
+            await self._refuse(self._chunked[0] if self._chunked else None, refusal)
         elif last and self._chunked is not None:
             message, _ = self._chunked
             self._chunked = None
@@ -223,13 +228,24 @@ class GuardSMTP(Greeting):
             self._finishing = False
         if self._closing:
             self._close(R421_SHUTTING_DOWN)
+        elif self._old:
+            self._close(R421_TOO_OLD)
 
-    async def _refuse(self, message: WireMessage, refusal: Reply) -> None:
+    def _end_if_lost_within(self, error: BaseException) -> None:
+        """Hang up where nobody knows how much of a message was read: the rest of it must not be taken for commands."""
+        if isinstance(error, Exception) and not isinstance(error, ConnectionEndedError):
+            self._context.logger.error(Event.SESSION_FAILED, peer=self._peer, exc_info=error)
+            self._hang_up(R421_ABORTED)
+
+    async def _refuse(self, message: WireMessage | None, refusal: Reply) -> None:
         """End the transaction with a message that could not be taken."""
         transaction, self._transaction = self._transaction, None
-        if transaction is not None:
-            self._context.spawn(transaction.refuse(refusal, why=message.failure))
-        message.close()
+        if transaction is not None and transaction.has_recipients:
+            self._context.spawn(transaction.refuse(refusal, why="" if message is None else message.failure))
+        elif transaction is not None:
+            self._context.spawn(transaction.abort())
+        if message is not None:
+            message.close()
         self._drop_transaction()
         await self.push(refusal)
 

@@ -9,6 +9,7 @@ from smtpguard.errors import SettingsError
 from smtpguard.settings import TlsSettings
 
 HANDSHAKE_SECONDS = 30
+SHUTDOWN_SECONDS = 5
 
 
 class TlsLayer(SSLProtocol):
@@ -20,7 +21,13 @@ class TlsLayer(SSLProtocol):
         self.handshake = loop.create_future()
         """Done with the handshake, or fails with it."""
         super().__init__(
-            loop, session, context, self.handshake, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            loop,
+            session,
+            context,
+            self.handshake,
+            server_side=True,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
         )
 
     @property

@@ -23,6 +23,7 @@ class Xclient:
     address: str | None
     """An IP address, or UNKNOWN_PEER."""
     login: str | None
+    """Empty: nobody logged in, or it is not known who."""
 
 
 def parse_xclient(arg: str) -> Xclient:
@@ -35,7 +36,7 @@ def parse_xclient(arg: str) -> Xclient:
         given[name.upper()] = "" if value.upper() in _UNKNOWN else decode_xtext(value)
     if not given:
         raise CommandError(R501_SYNTAX)
-    return Xclient(_address(given.get("ADDR")), given.get("LOGIN") or None)
+    return Xclient(_address(given.get("ADDR")), given.get("LOGIN"))
 
 
 def _address(value: str | None) -> str | None:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 MAX_MESSAGE_BYTES = 20_000
 MAX_AUTH_FAILURES = 3
-MAX_UNKNOWN_COMMANDS = 5
 MAX_RECIPIENTS = 6
 MAX_RECEIVED_FIELDS = 50
 
@@ -127,7 +126,6 @@ class Model:
         self._login = False
         self._known_peer = True
         self._transaction: Transaction | None = None
-        self._unknown_commands = 0
         self._failed_logins = 0
 
     @property
@@ -165,13 +163,12 @@ class Model:
         return 503 if not self.extended or self._login or self._transaction else None
 
     def xclient(self, *, known_peer: bool, login: bool, valid: bool) -> list[int]:
-        if not self._known_peer:
-            return [550]
         if self._transaction:
             return [503]
         if not valid:
             return [501]
-        self._known_peer, self._login, self.extended = known_peer, login, None
+        # Who was said to have logged in stays so, until somebody else is said to have.
+        self._known_peer, self._login, self.extended = known_peer, self._login or login, None
         return [220]
 
     # Transactions
@@ -222,6 +219,7 @@ class Model:
         if transaction is None or transaction.content is None:
             refusal = self.data_refusal()
             if refusal is not None:
+                self._transaction = None  # RFC 3030 2
                 return [refusal]
         assert transaction is not None
         transaction.content = (transaction.content or b"") + chunk
@@ -256,8 +254,7 @@ class Model:
     # Whatever else
 
     def unknown_command(self) -> list[int]:
-        self._unknown_commands += 1
-        return self._close(502) if self._unknown_commands >= MAX_UNKNOWN_COMMANDS else [500]
+        return [500]
 
     def quit(self) -> list[int]:
         return self._close(221)

@@ -97,7 +97,19 @@ async def test_chunk_out_of_place_is_read_and_refused(guard, last) -> None:
         await client.ask("MAIL FROM:<a@b.example>", "250 *")
         await chunk(client, octets, last=last)
         await client.expect("503 5.5.1 *")
-        await client.ask(f"RCPT TO:<{ALICE}>", "250 *")
+        await client.ask(f"RCPT TO:<{ALICE}>", "503 5.5.1 *")  # RFC 3030 2: the transaction is over
+
+
+async def test_no_part_of_a_message_is_taken_for_the_whole(guard, smarthost) -> None:
+    """A chunk was refused, and those that were pipelined behind it would be welcome by themselves."""
+    async with greeted(guard.port) as client:
+        await client.send("MAIL FROM:<a@b.example>", "RCPT TO:<no address>")
+        await chunk(client, b"Subject: first half\r\n\r\n")
+        await client.send(f"RCPT TO:<{ALICE}>")
+        await chunk(client, b"second half\r\n", last=True)
+        await client.expect("250 *", "553 *", "503 *", "503 *", "503 *")
+
+    assert smarthost.messages == []
 
 
 async def test_chunk_without_a_valid_recipient(sqlite_url) -> None:

@@ -16,7 +16,7 @@ from smtpguard.smtp.xclient import UNKNOWN_PEER, Xclient, parse_xclient
         ("ADDR=[UNAVAILABLE] LOGIN=crm", Xclient(UNKNOWN_PEER, "crm")),
         ("ADDR=[TEMPUNAVAIL]", Xclient(UNKNOWN_PEER, None)),
         ("LOGIN=c+2Brm", Xclient(None, "c+rm")),
-        ("LOGIN=[unavailable]", Xclient(None, None)),
+        ("LOGIN=[unavailable]", Xclient(None, "")),
         ("NAME=crm.example", Xclient(None, None)),
     ],
 )
