@@ -1,11 +1,13 @@
 """Fixtures that every folder needs: an environment without settings, and stores on both engines."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from smtpguard.settings import ENVIRONMENT_PREFIX
 from smtpguard.storage import Store, open_store
@@ -17,6 +19,18 @@ hypothesis.settings.load_profile("suite")
 
 for variable in [name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX)]:
     del os.environ[variable]  # before a test, and before a process that a test starts, can read it
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Leave the logging of the process as it was, whatever a test configures: the next one looks for its own lines."""
+    root, mail = logging.getLogger(), logging.getLogger("mail.log")
+    before = (list(root.handlers), root.level, mail.level, mail.propagate)
+    yield
+    root.handlers, mail.propagate = before[0], before[3]
+    root.setLevel(before[1])
+    mail.setLevel(before[2])
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session", name="postgres_server")

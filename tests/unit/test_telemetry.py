@@ -5,21 +5,8 @@ import json
 import logging
 
 import pytest
-import structlog
 
 from smtpguard.telemetry import Event, configure_logging, get_logger
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    """Leave the logging of the process as it was."""
-    root, mail = logging.getLogger(), logging.getLogger("mail.log")
-    before = (list(root.handlers), root.level, mail.level, mail.propagate)
-    yield
-    root.handlers, mail.propagate = before[0], before[3]
-    root.setLevel(before[1])
-    mail.setLevel(before[2])
-    structlog.reset_defaults()
 
 
 @pytest.fixture
