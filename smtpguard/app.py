@@ -1,39 +1,34 @@
 """The composition root: settings become objects, and all tasks belong to one TaskGroup. Here is the only clock."""
 
 import asyncio
-import os
 import secrets
-import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import smtpguard
 from smtpguard.domain.application import Application
 from smtpguard.domain.ids import RANDOM_OCTETS, transaction_id
-from smtpguard.errors import SettingsError
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.accept import Acceptor
 from smtpguard.service.address_desk import AddressDesk
 from smtpguard.service.logins import Logins
 from smtpguard.service.quarantine_desk import QuarantineDesk
 from smtpguard.service.rates import Rates
-from smtpguard.settings import Endpoint, Settings, masked_url
-from smtpguard.smtp.connection import Admission, SessionContext
+from smtpguard.settings import Endpoint, Settings
+from smtpguard.smtp.connection import Connection
+from smtpguard.smtp.context import Admission, SessionContext
 from smtpguard.smtp.listener import SmtpServer
 from smtpguard.smtp.sessions import Sessions
+from smtpguard.smtp.sockets import ListeningSocket, listen
 from smtpguard.smtp.tls import load_certificate
 from smtpguard.spool import Spool
 from smtpguard.storage import Store, current_revision, head_revision, is_embedded, open_store, upgrade
-from smtpguard.systemd import ServiceManager
 from smtpguard.telemetry import Event, Logger, get_logger
 
 LAST_SECONDS = 1.0
 """For what is only being written down when the sessions have ended."""
-
-_FIXED_SECTIONS = ("smtp", "smarthost", "store", "log")  # what SIGHUP does not change
 
 
 def clock() -> datetime:
@@ -80,97 +75,56 @@ class Guard:
         """Where it listens; those with TLS from the first octet come last."""
         return self._server.endpoints
 
-    def reload(self, settings: Settings) -> tuple[str, ...]:
+    async def reload(self, settings: Settings) -> tuple[str, ...]:
         """Take over the applications, the policy and all certificates; open sessions go on.
 
         Returns the sections that differ from those in force and want a restart. Raises SettingsError: nothing changed.
         """
-        _refuse_unfit(settings, self._settings)
-        admission = _admission(settings)
+        admission = _admission(self._settings.reloaded(settings))
         self._smarthost.load_tls()
         self._server.replace_admission(admission)
-        return tuple(name for name in _FIXED_SECTIONS if getattr(settings, name) != getattr(self._settings, name))
+        return self._settings.want_restart(settings)
+
+    async def is_alive(self) -> bool:
+        """Whether it does its work: it does if this can be asked."""
+        return True
 
 
 @asynccontextmanager
-async def running_guard(settings: Settings) -> AsyncIterator[Guard]:
+async def running_guard(
+    settings: Settings,
+    *,
+    sockets: Iterable[ListeningSocket] | None = None,
+    rates: Rates | None = None,
+    logger: Logger | None = None,
+) -> AsyncIterator[Guard]:
     """Run the guard for as long as the block.
 
-    At the end it listens no more, finishes what is past the end of data, and ends. Raises SchemaMismatch,
-    StoreUnavailable, SettingsError.
+    A worker brings the sockets and rates that it shares with others, and a logger that says which worker it is. At the
+    end it listens no more, finishes what is past the end of data, and ends. Raises SchemaMismatch, StoreUnavailable,
+    SettingsError.
     """
-    logger = get_logger()
+    logger = logger or get_logger()
+    rates = rates or Rates(asyncio.get_running_loop().time)
     admission = _admission(settings)
     smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
     smarthost.load_tls()
     await asyncio.to_thread(_upgrade_embedded, settings.store.url, logger)
     async with open_store(settings.store.url) as store:
         try:
-            async with _tasks() as spawn:
-                context = _session_context(settings, admission, store, smarthost, spawn)
-                server = SmtpServer(context)
-                await server.start()
+            async with _tasks(logger) as spawn:
+                acceptor = _acceptor(settings, store, smarthost, logger)
+                sessions: Sessions[Connection] = Sessions(
+                    max_sessions=settings.smtp.max_sessions, max_per_network=settings.smtp.max_sessions_per_network
+                )
+                server = SmtpServer(SessionContext(settings.smtp, acceptor, admission, rates, sessions, spawn, logger))
+                await server.start(listen(settings.smtp) if sockets is None else sockets)
                 try:
                     yield Guard(settings, server, smarthost)
                 finally:
                     await server.close()
         finally:
             await smarthost.close()
-
-
-async def serve(settings: Settings, load: Callable[[], Settings]) -> None:
-    """Run the guard until SIGTERM or SIGINT; ``load`` the settings again at SIGHUP."""
-    logger = get_logger()
-    manager = ServiceManager(os.environ, pid=os.getpid())
-    signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
-    async with running_guard(settings) as guard:
-        _log_start(logger, settings, guard)
-        manager.ready(f"Listening on {', '.join(map(str, guard.endpoints))}")
-        while await _next_signal(signals, manager) == signal.SIGHUP:
-            manager.reloading()
-            await _reload(guard, load, logger)
-            manager.ready("Settings read again")
-        manager.stopping()
-    logger.info(Event.GUARD_STOPPED)
-
-
-async def _next_signal(signals: asyncio.Queue[int], manager: ServiceManager) -> int:
-    while True:
-        try:
-            async with asyncio.timeout(manager.watchdog_seconds):
-                return await signals.get()
-        except TimeoutError:
-            manager.alive()
-
-
-async def _reload(guard: Guard, load: Callable[[], Settings], logger: Logger) -> None:
-    try:
-        want_restart = guard.reload(await asyncio.to_thread(load))
-    except SettingsError as error:
-        logger.error(Event.RELOAD_FAILED, error=str(error))
-    else:
-        logger.info(Event.SETTINGS_RELOADED, want_restart=list(want_restart))
-
-
-def _log_start(logger: Logger, settings: Settings, guard: Guard) -> None:
-    logger.info(
-        Event.GUARD_STARTED,
-        version=smtpguard.__version__,
-        listen=[str(endpoint) for endpoint in guard.endpoints],
-        smarthost=str(Endpoint(settings.smarthost.host, settings.smarthost.port)),
-        store=masked_url(settings.store.url),
-        mode=settings.policy.mode.value,
-    )
-
-
-def _refuse_unfit(settings: Settings, running: Settings) -> None:
-    """Raise SettingsError where what is taken over does not fit what stays as it is."""
-    try:
-        settings.model_copy(update={"smtp": running.smtp}).ensure_fit()
-    except ValueError as error:
-        raise SettingsError(f"without a restart: {error}") from error
 
 
 def _admission(settings: Settings) -> Admission:
@@ -183,26 +137,12 @@ def _admission(settings: Settings) -> Admission:
     )
 
 
-def _session_context(
-    settings: Settings,
-    admission: Admission,
-    store: Store,
-    smarthost: Smarthost,
-    spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
-) -> SessionContext:
-    smtp, logger = settings.smtp, get_logger()
+def _acceptor(settings: Settings, store: Store, smarthost: Smarthost, logger: Logger) -> Acceptor:
+    smtp = settings.smtp
     spool = Spool(
         max_buffered_bytes=smtp.max_buffered_bytes, spool_above=smtp.spool_above, directory=smtp.spool_directory
     )
-    return SessionContext(
-        settings=smtp,
-        acceptor=Acceptor(store, smarthost, spool, smtp.hostname, clock, new_transaction_id, logger),
-        admission=admission,
-        rates=Rates(asyncio.get_running_loop().time),
-        sessions=Sessions(max_sessions=smtp.max_sessions, max_per_network=smtp.max_sessions_per_network),
-        spawn=spawn,
-        logger=logger,
-    )
+    return Acceptor(store, smarthost, spool, smtp.hostname, clock, new_transaction_id, logger)
 
 
 def applications(settings: Settings) -> tuple[Application, ...]:
@@ -222,14 +162,14 @@ def applications(settings: Settings) -> tuple[Application, ...]:
 
 
 @asynccontextmanager
-async def _tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
+async def _tasks(logger: Logger) -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
     """Give a way to start tasks; at the end of the block those that remain get LAST_SECONDS, and are cancelled then."""
     started: set[asyncio.Task[Any]] = set()
     try:
         async with asyncio.TaskGroup() as group:
 
             def spawn(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-                task = group.create_task(_watched(work))
+                task = group.create_task(_watched(work, logger))
                 started.add(task)
                 task.add_done_callback(started.discard)
                 return task
@@ -246,13 +186,13 @@ async def _tasks() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio
         raise error from None
 
 
-async def _watched(work: Coroutine[Any, Any, Any]) -> Any:
+async def _watched(work: Coroutine[Any, Any, Any], logger: Logger) -> Any:
     """Carry out work that is not to raise; if it does, that ends no other."""
     try:
         return await work
-    except Exception as error:  # noqa: BLE001 - in a TaskGroup it would cancel everybody
+    except Exception as error:  # in a TaskGroup it would cancel everybody
         with suppress(Exception):
-            get_logger().error(Event.TRANSACTION_FAILED, exc_info=error)
+            logger.error(Event.TRANSACTION_FAILED, exc_info=error)
 
 
 async def _finish(started: set[asyncio.Task[Any]]) -> None:

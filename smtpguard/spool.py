@@ -15,10 +15,14 @@ from typing import IO
 
 from smtpguard.domain.message import MAX_HEADER_OCTETS, Wire, WireScan, find_header_end
 
-CHUNK_OCTETS = 32_768
-"""What is read from a file at a time."""
-WRITE_OCTETS = 32_768
-"""What is written to a file at a time, at least."""
+CHUNK_OCTETS = 262_144
+"""What is read from a file at a time, while there is memory enough."""
+SHORT_OCTETS = 32_768
+"""What is read from a file or written to it at a time, while memory is short."""
+SHORT_ROOM_OCTETS = 131_072
+"""What a message may hold in memory behind its header at first, while memory is short."""
+SHORT_ABOVE = 4
+"""Memory is short when more than one part in so many is in use: what is left is for many messages."""
 
 
 class MemoryFullError(Exception):
@@ -32,14 +36,20 @@ class Spool:
         self._max_buffered_bytes = max_buffered_bytes
         self._directory = directory
         self.spool_above = spool_above
-        """What a message may hold in memory behind its header."""
+        """What a message may hold in memory behind its header, while there is enough."""
         self.buffered_bytes = 0
         """What the messages hold in memory now."""
 
     @property
     def is_full(self) -> bool:
         """Whether there is no room to begin another message."""
-        return self.buffered_bytes + self.spool_above > self._max_buffered_bytes
+        short_room = min(self.spool_above, SHORT_ROOM_OCTETS)
+        return self.buffered_bytes + short_room > self._max_buffered_bytes
+
+    @property
+    def is_short(self) -> bool:
+        """Whether messages should take to their files early, and go through them in small steps."""
+        return self.buffered_bytes * SHORT_ABOVE > self._max_buffered_bytes
 
     def message(self) -> "WireMessage":
         """Return a new, empty message; it is to be closed."""
@@ -119,20 +129,24 @@ class WireMessage:
     async def chunks(self) -> AsyncGenerator[memoryview, None]:
         """Give the message piece by piece. Raises OSError."""
         yield memoryview(self.head)
-        for start in range(0, self._file.octets, CHUNK_OCTETS):
+        start = 0
+        while start < self._file.octets:
             buffer = self._buffer(start)
             await asyncio.to_thread(self._file.read, buffer, start)
             yield memoryview(buffer)
+            start += len(buffer)
         if self._tail:
             yield memoryview(self._tail)
 
     def pieces(self) -> Iterator[Wire]:
         """Give the message piece by piece, in a thread. Raises OSError."""
         yield self.head
-        for start in range(0, self._file.octets, CHUNK_OCTETS):
+        start = 0
+        while start < self._file.octets:
             buffer = self._buffer(start)
             self._file.read(buffer, start)
             yield buffer
+            start += len(buffer)
         yield self._tail
 
     def give_up(self, why: str) -> None:
@@ -149,13 +163,14 @@ class WireMessage:
 
     @property
     def _room(self) -> int:
-        """How much may wait for being written: less once there is a file."""
-        spool_above = self._spool.spool_above
-        return min(spool_above, WRITE_OCTETS) if self._file.octets else spool_above
+        """How much may wait for being written: less while memory is short, and then less still once there is a file."""
+        if not self._spool.is_short:
+            return self._spool.spool_above
+        return min(self._spool.spool_above, SHORT_OCTETS if self._file.octets else SHORT_ROOM_OCTETS)
 
     def _split_if_big(self) -> None:
         """Leave the header section in the head, and no more; without an empty line, as much of it as may be read."""
-        if len(self.head) <= self._spool.spool_above:
+        if len(self.head) <= self._room:
             return
         end = find_header_end(self.head, self._searched)
         self._searched = len(self.head)
@@ -172,7 +187,8 @@ class WireMessage:
 
     def _buffer(self, start: int) -> bytearray:
         """Make room for a chunk of the file: here, because each thread would keep the memory that it asks for."""
-        return bytearray(min(CHUNK_OCTETS, self._file.octets - start))
+        octets = SHORT_OCTETS if self._spool.is_short else CHUNK_OCTETS
+        return bytearray(min(octets, self._file.octets - start))
 
     def _give_back(self, octets: int) -> None:
         octets = min(octets, self._held)  # nothing, if it was closed meanwhile

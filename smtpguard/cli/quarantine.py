@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,6 +22,8 @@ app = typer.Typer(no_args_is_help=True, help="Look at quarantined messages, rele
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID")]
+AT_ONCE = 10
+"""How many messages are acted on at a time: their commits wait for the disk together."""
 STATES = ", ".join(state.value for state in QuarantineState)
 
 
@@ -161,27 +164,52 @@ FORM: Form[QuarantinedMessage, str] = Form(
 
 
 def _each(ctx: typer.Context, message_ids: list[str], act: Callable[["Desks", str], Coroutine[Any, Any, str]]) -> None:
-    """Act on each message, with a line for each; what is refused does not stop the rest."""
+    """Act on each message, with a line for each, in their order; what is refused does not stop the rest."""
 
-    async def work(desks: "Desks") -> list[bool]:
-        return [await _done(desks, _id(message_id), act) for message_id in message_ids]
+    async def work(desks: "Desks") -> bool:
+        all_done = True
+        async with asyncio.TaskGroup() as group:
+            begun: deque[asyncio.Task[_Outcome]] = deque()
+            try:
+                for message_id in message_ids:
+                    if len(begun) == AT_ONCE:
+                        all_done &= (await begun.popleft()).told()
+                    begun.append(group.create_task(_outcome(desks, _id(message_id), act)))
+                while begun:
+                    all_done &= (await begun.popleft()).told()
+            finally:
+                for task in begun:  # interrupted: tell of those that were done before
+                    if task.done() and not task.cancelled():
+                        task.result().told()
+        return all_done
 
-    if not all(at_desks(ctx, work)):
+    if not at_desks(ctx, work):
         raise typer.Exit(1)
 
 
-async def _done(desks: "Desks", message_id: str, act: Callable[["Desks", str], Coroutine[Any, Any, str]]) -> bool:
+class _Outcome(NamedTuple):
+    """What became of one message."""
+
+    text: str
+    is_refusal: bool = False
+
+    def told(self) -> bool:
+        """Tell it; return whether it went well."""
+        (complain if self.is_refusal else say)(self.text)
+        return not self.is_refusal
+
+
+async def _outcome(
+    desks: "Desks", message_id: str, act: Callable[["Desks", str], Coroutine[Any, Any, str]]
+) -> _Outcome:
     try:
-        outcome = await act(desks, message_id)
+        return _Outcome(f"{message_id}: {await act(desks, message_id)}")
     except asyncio.CancelledError:
         complain(f"{message_id}: interrupted; `smtpguard quarantine show {message_id}` says how far it came")
         raise
     except SmtpguardError as error:
         text = str(error)
-        complain(text if message_id in text else f"{message_id}: {text}")
-        return False
-    say(f"{message_id}: {outcome}")
-    return True
+        return _Outcome(text if message_id in text else f"{message_id}: {text}", is_refusal=True)
 
 
 def _id(text: str) -> str:

@@ -2,11 +2,15 @@
 
 import unicodedata
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from smtpguard.domain.envelope import ReversePath
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.policy import Policy
+
+REMEMBERED_HOSTS = 1024
+"""How many addresses are read once only: applications come from few hosts, and are looked for at each message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,14 @@ def protocol_keyword(*, extended: bool, smtputf8: bool, tls: bool, authenticated
 def find_application(applications: tuple[Application, ...], host: str) -> Application | None:
     """Return the application of the longest network that holds this IP address, or None: it may not submit."""
     address = ip_address_of(host)
-    matches = [
-        (network.prefixlen, application)
-        for application in applications
-        for network in application.networks
-        if address is not None and address in network
-    ]
-    return max(matches, key=lambda match: match[0])[1] if matches else None
+    if address is None:
+        return None
+    found, longest = None, -1
+    for application in applications:
+        for network in application.networks:
+            if network.prefixlen > longest and address in network:
+                found, longest = application, network.prefixlen
+    return found
 
 
 def find_login(applications: tuple[Application, ...], username: str) -> Application | None:
@@ -69,6 +74,7 @@ def find_login(applications: tuple[Application, ...], username: str) -> Applicat
     return next((application for application in applications if username and application.username == username), None)
 
 
+@lru_cache(REMEMBERED_HOSTS)
 def ip_address_of(host: str) -> IPv4Address | IPv6Address | None:
     """Read an address, an IPv4 one also where a dual-stack socket shows it as ::ffff:192.0.2.1; None: it is none."""
     try:

@@ -1,7 +1,7 @@
 """The decision about one recipient: pure, from what the address book says and the policy."""
 
-from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.policy import Mode, Policy
@@ -33,8 +33,7 @@ class Reason(Enum):
     STORE_UNAVAILABLE = "store-unavailable"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What is done for one recipient, and why.
 
     ``would_be`` is set under ``mode = "observe"`` where the verdict would have been another one than *relay*.
@@ -49,7 +48,8 @@ class Decision:
 def decide(recipient: Mailbox, facts: AddressFacts, customer: Customer, policy: Policy) -> Decision:
     """Decide about one recipient. ``facts`` must have been read for this recipient and this customer."""
     standing, reason = standing_for(facts, customer)
-    if standing is not Standing.FLAGGED and _is_trusted(recipient, policy):
+    if recipient.domain in policy.trusted_domains and standing is not Standing.FLAGGED and not recipient.holds_route:
+        # A mail server may send ``user%elsewhere@ours`` elsewhere, so that our domain in it vouches for nothing.
         return Decision(recipient, Verdict.RELAY, Reason.TRUSTED_DOMAIN)
     verdict = _verdict(standing, policy)
     if policy.mode is Mode.OBSERVE and verdict is not Verdict.RELAY:
@@ -65,7 +65,7 @@ def decide_after_data(before: Decision, after: Decision) -> Decision:
     """
     strictest = before if after.verdict is Verdict.RELAY and before.verdict is not Verdict.RELAY else after
     if strictest.verdict is Verdict.REJECT:
-        return replace(strictest, verdict=Verdict.QUARANTINE)
+        return strictest._replace(verdict=Verdict.QUARANTINE)
     return strictest
 
 
@@ -86,10 +86,10 @@ def _obstacle(facts: AddressFacts, customer: Customer) -> Reason | None:
     match customer:
         case CustomerUnnamed.NOT_YET:
             return None
-        case CustomerUnnamed.UNCLEAR:
-            return Reason.CUSTOMER_UNCLEAR
         case CustomerUnnamed.NONE:
             return None if facts.vouched_address_wide else Reason.NOT_VERIFIED_FOR_CUSTOMER
+        case CustomerUnnamed.UNCLEAR:
+            return Reason.CUSTOMER_UNCLEAR
         case str():
             return _obstacle_for_named(facts)
 
@@ -100,11 +100,6 @@ def _obstacle_for_named(facts: AddressFacts) -> Reason | None:
     if not facts.vouched_address_wide:
         return Reason.NOT_VERIFIED_FOR_CUSTOMER
     return Reason.SHARED_ADDRESS if facts.bound_to_others else None
-
-
-def _is_trusted(recipient: Mailbox, policy: Policy) -> bool:
-    """A mail server may send ``user%elsewhere@ours`` elsewhere, so that our domain in it vouches for nothing."""
-    return recipient.domain in policy.trusted_domains and not recipient.holds_route
 
 
 def _verdict(standing: Standing, policy: Policy) -> Verdict:

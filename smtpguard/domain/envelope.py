@@ -60,6 +60,7 @@ class RcptParameters:
     orcpt: str | None = None
 
 
+NO_MAIL_PARAMETERS = MailParameters()
 NO_RCPT_PARAMETERS = RcptParameters()
 
 

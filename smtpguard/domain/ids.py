@@ -1,16 +1,17 @@
 """The id of a transaction: short enough to read out on the telephone, and sorting by time."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 RANDOM_OCTETS = 6
-_TIME_CHARACTERS, _RANDOM_CHARACTERS = 10, 10
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def transaction_id(now: datetime, random: bytes) -> str:
     """Build the id: 10 characters of milliseconds since 1970, 10 of RANDOM_OCTETS random octets."""
-    milliseconds = int(now.timestamp() * 1000)
-    return _base32(milliseconds, _TIME_CHARACTERS) + _base32(int.from_bytes(random, "big"), _RANDOM_CHARACTERS)
+    return _base32((now - _EPOCH) // _MILLISECOND) + _base32(int.from_bytes(random, "big"))
 
 
 def quarantined_id(transaction: str, number: int) -> str:
@@ -18,5 +19,12 @@ def quarantined_id(transaction: str, number: int) -> str:
     return f"{transaction}-{number}"
 
 
-def _base32(number: int, characters: int) -> str:
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(5 * (characters - 1), -1, -5))
+def _base32(number: int) -> str:
+    """Give the lowest 50 bits as 10 characters, two at a time."""
+    return (
+        _PAIRS[number >> 40 & 1023]
+        + _PAIRS[number >> 30 & 1023]
+        + _PAIRS[number >> 20 & 1023]
+        + _PAIRS[number >> 10 & 1023]
+        + _PAIRS[number & 1023]
+    )

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from smtpguard.domain.decision import Decision
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(NamedTuple):
     """One recipient of one transaction that got past the end of data.
 
     ``smarthost_reply`` is the smarthost's answer to the message, "" for a quarantined recipient;

@@ -17,12 +17,18 @@ from smtpguard.errors import MailboxSyntaxError
 
 MAX_LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 MAX_DOMAIN_OCTETS = 255  # RFC 5321 4.5.3.1.2
+MAX_LABEL_OCTETS = 63  # RFC 1035 2.3.4
 MAX_MAILBOX_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path has 256, brackets included
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff"
 _DOT_STRING = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
 _QUOTED_STRING = re.compile(r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"')
 _LDH_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+# Nearly every address: plain ASCII, no quotes, no literal. Groups: the local part, the domain.
+_PLAIN = re.compile(
+    r"([A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+(?:\.[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+)*)"
+    r"@([A-Za-z0-9]+(?:(?:\.|-+)[A-Za-z0-9]+)*)"
+)
 _PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>', re.DOTALL)
 # Control, format, surrogate, private and unassigned characters and every separator: an operator could not see them.
 _UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
@@ -58,6 +64,15 @@ class Mailbox:
 
 def parse_mailbox(text: str) -> Mailbox:
     """Parse ``local-part@domain``; raise MailboxSyntaxError with the first thing that is wrong."""
+    plain = _PLAIN.fullmatch(text)
+    # A domain that is no longer than a label may be has no label that is; so no other limit is near.
+    if plain and plain.end(1) <= MAX_LOCAL_PART_OCTETS and plain.end() - plain.start(2) <= MAX_LABEL_OCTETS:
+        lookup_key = text.lower()
+        return Mailbox(text, lookup_key, lookup_key[plain.start(2) :])
+    return _parse_by_the_grammar(text)
+
+
+def _parse_by_the_grammar(text: str) -> Mailbox:
     if ascii_lower(text) == "postmaster":
         return Mailbox(text, lookup_key="postmaster", domain="")
     _refuse_unseen(text)

@@ -8,11 +8,11 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.utils import format_datetime
-from typing import NamedTuple
+from functools import lru_cache
 
 from smtpguard.domain.application import Origin
 from smtpguard.domain.standing import Customer, CustomerUnnamed, is_customer_reference
@@ -22,12 +22,21 @@ PURPOSE_HEADER = "X-Smtpguard-Purpose"
 """A field of the guard's own: whatever comes with it from outside is taken out."""
 MAX_SUMMARY_CHARACTERS = 200
 MAX_RAW_SUMMARY_OCTETS = 2000
+REMEMBERED_PEERS = 256
+"""For how many hosts the part of ``Received:`` that names them is kept."""
 
 # RFC 5322 2.2: a name of printable ASCII, a colon, a value folded over lines. White space before the colon is the
 # obsolete form (4.5.8). The name is bounded so that a long line without a colon costs nothing.
-_FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n")
+_FIRST_FIELD = re.compile(rb"[!-9;-~]{1,200}[ \t]*:[^\r\n]*\r\n")
+# The end of the last line of the header section: what follows neither begins a field nor continues one.
+_LAST_LINE_END = re.compile(rb"\r\n(?![ \t]|[!-9;-~]{1,200}[ \t]*:)")
+_BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 # What may be the beginning of a field, or of a line that continues one, if more follows.
 _MAY_GO_ON = re.compile(rb"[ \t]|[!-9;-~]{1,200}[ \t]*(?::|\r?\Z)|\r?\Z")
+# What stands behind the name of a field, where the header section has been found.
+_VALUE = re.compile(rb"[ \t]*:([^\r]*(?:\r\n[ \t][^\r]*)*)\r\n")
+_BARE_CR = re.compile(rb"\r[^\n]")
+_STUFFED_DOT = re.compile(rb"\r\n\.")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n(\.?)")
 _ATOM_OR_LITERAL = re.compile(r"[^A-Za-z0-9._:\[\]-]+")
 
@@ -38,13 +47,49 @@ class HeaderTooBigError(ValueError):
     """The header section has more than MAX_HEADER_OCTETS octets, or goes on where it cannot be read."""
 
 
-class Field(NamedTuple):
-    """A header field: its name in lower case, its value as one line, and where it stands."""
+class Header:
+    """The header section of a message, to be asked for the few fields that the guard reads."""
 
-    name: str
-    value: bytes
-    start: int
-    end: int
+    __slots__ = ("_lines", "_section")
+
+    def __init__(self, section: bytes) -> None:
+        self._section = section
+        # Every field begins behind a line end here, and in lower case: an octet of it stands one place further on.
+        self._lines = b"\n" + section.lower()
+
+    def __len__(self) -> int:
+        return len(self._section)
+
+    def values(self, name: str) -> list[bytes]:
+        """Return the value of each field of this name, as one line each."""
+        return [
+            self._section[match.start(1) - 1 : match.end(1) - 1].replace(b"\r\n", b"").strip(b" \t")
+            for _, match in self._fields(name)
+        ]
+
+    def value(self, name: str) -> bytes:
+        """Return the value of the first field of this name, ``b""`` where there is none."""
+        values = self.values(name)
+        return values[0] if values else b""
+
+    def count(self, name: str) -> int:
+        """Return how many fields have this name."""
+        return len(self._fields(name))
+
+    def spans(self, name: str) -> list[tuple[int, int]]:
+        """Return where each field of this name stands."""
+        return [(start, match.end() - 1) for start, match in self._fields(name)]
+
+    def _fields(self, name: str) -> list[tuple[int, re.Match[bytes]]]:
+        """Find where each field of this name begins, and what stands behind the name."""
+        beginning = _beginning(name)
+        found = []
+        start = self._lines.find(beginning)
+        while start >= 0:
+            if match := _VALUE.match(self._lines, start + len(beginning)):
+                found.append((start, match))
+            start = self._lines.find(beginning, start + 1)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +106,23 @@ class WireScan:
     """What is counted in a wire form while it comes, however it is cut."""
 
     def __init__(self) -> None:
-        self._crs = self._lfs = self._pairs = 0
         self._last = b"\r\n"  # a line begins
+        self._has_bare_cr = False
+        self._surplus_lfs = 0
         self.stuffed_dots = 0
         """Octets that are not part of the message (RFC 1870 5)."""
 
     def feed(self, chunk: bytes) -> None:
         """Count what comes next."""
-        seam = self._last + chunk[:2]
-        self._crs += chunk.count(b"\r")
-        self._lfs += chunk.count(b"\n")
-        self._pairs += chunk.count(b"\r\n") + (seam[1:3] == b"\r\n")
-        self.stuffed_dots += chunk.count(b"\r\n.") + seam.count(b"\r\n.")
-        self._last = (self._last + chunk[-2:])[-2:]
+        if not chunk:
+            return
+        last, self._last = self._last, (self._last + chunk[-2:])[-2:]
+        if _BARE_CR.search(chunk) or (last[-1:] == b"\r" and chunk[:1] != b"\n"):
+            self._has_bare_cr = True
+        self._surplus_lfs += chunk.count(b"\n") - chunk.count(b"\r")
+        self.stuffed_dots += (last + chunk[:2]).count(b"\r\n.")
+        if _STUFFED_DOT.search(chunk):  # finds in half the time that counting takes that there is none
+            self.stuffed_dots += chunk.count(b"\r\n.")
 
     @property
     def is_at_line_start(self) -> bool:
@@ -85,9 +134,9 @@ class WireScan:
         """Whether there is a CR or LF that is not part of a CRLF.
 
         A smarthost may take a bare one for a line end and so see another end of data, and another transaction, than
-        the guard does (SMTP smuggling).
+        the guard does (SMTP smuggling). Where each CR has its LF, as many LF as CR means that each LF has its CR.
         """
-        return self._crs != self._pairs or self._lfs != self._pairs
+        return self._has_bare_cr or self._surplus_lfs != 0 or self._last[-1:] == b"\r"
 
 
 class DotRewriter:
@@ -154,82 +203,93 @@ def find_header_end(wire: Wire, start: int = 0) -> int:
     return -1 if end < 0 else end + 4
 
 
-def header_fields(wire: Wire, *, is_cut: bool = False) -> tuple[Field, ...]:
+def read_header(wire: Wire, *, is_cut: bool = False) -> Header:
     """Read the header section; it ends before the first line that is no field. Raises HeaderTooBigError.
 
     ``is_cut``: more follows elsewhere. Then the header section must be seen to end here, so that no field is read
     short or taken out in part: what stands behind the last one is neither a field nor the continuation of one.
     """
-    fields = tuple(_fields(wire))
-    end = fields[-1].end if fields else 0
+    section = _section(wire)
+    end = len(section)
+    if end > MAX_HEADER_OCTETS:
+        raise HeaderTooBigError
     if is_cut and wire.find(b"\r\n", end) < 0 and _MAY_GO_ON.match(wire, end):
         raise HeaderTooBigError
-    return fields
+    return Header(section)
 
 
-def customer_of(fields: tuple[Field, ...], name: str) -> Customer:
+def customer_of(header: Header, name: str) -> Customer:
     """Return the customer that the header names; an empty field names none, two different values are unclear."""
-    wanted = name.lower()
-    values = {field.value for field in fields if field.name == wanted} - {b""}
-    if not values:
+    values = header.values(name)
+    different = set(values) - {b""}
+    if not different:
         return CustomerUnnamed.NONE
-    value = values.pop().decode("ascii", "replace")
-    if values or not is_customer_reference(value):
+    value = different.pop().decode("ascii", "replace")
+    if different or not is_customer_reference(value):
         return CustomerUnnamed.UNCLEAR
     return value
 
 
-def take_out(wire: bytearray, fields: tuple[Field, ...], names: Collection[str]) -> None:
-    """Remove each field of these names, in place; ``fields`` no longer fit the wire form afterwards."""
-    unwanted = {name.lower() for name in names}
-    for field in reversed(fields):
-        if field.name in unwanted:
-            del wire[field.start : field.end]
+def take_out(wire: bytearray, header: Header, names: Collection[str]) -> None:
+    """Remove each field of these names, in place; ``header`` no longer fits the wire form afterwards."""
+    spans = [span for name in names for span in header.spans(name)]
+    for start, end in sorted(set(spans), reverse=True):  # both names may be the same
+        del wire[start:end]
 
 
-def value_of(fields: tuple[Field, ...], name: str) -> bytes:
-    """Return the value of the first field of this name, ``b""`` where there is none."""
-    return next((field.value for field in fields if field.name == name), b"")
-
-
-def count_of(fields: tuple[Field, ...], name: str) -> int:
-    """Return how many fields have this name."""
-    return sum(field.name == name for field in fields)
-
-
-def summarise(fields: tuple[Field, ...]) -> HeaderSummary:
+def summarise(header: Header) -> HeaderSummary:
     """Decode what a listing shows."""
     subject, sender, date, message_id = (
-        readable(value_of(fields, name)) for name in ("subject", "from", "date", "message-id")
+        readable(header.value(name)) for name in ("subject", "from", "date", "message-id")
     )
     return HeaderSummary(subject, sender, date, message_id)
 
 
 def received_field(origin: Origin, *, hostname: str, transaction_id: str, now: datetime) -> bytes:
     """Build the trace field of RFC 5321 4.4. It names no recipient: others would see it."""
-    address = f"IPv6:{origin.peer}" if ":" in origin.peer else origin.peer
-    tls = f"\t(using {origin.tls})\r\n" if origin.tls else ""
     text = (
-        f"Received: from {_ATOM_OR_LITERAL.sub('?', origin.helo)[:255]} ([{address}])\r\n{tls}"
+        f"{_received_from(origin.helo, origin.peer, origin.tls)}"
         f"\tby {hostname} (smtpguard) with {origin.protocol} id {transaction_id};\r\n"
-        f"\t{format_datetime(now)}\r\n"
+        f"\t{_date(int(now.timestamp()))}\r\n"
     )
     return text.encode("ascii")
-
-
-def _fields(wire: Wire) -> Iterator[Field]:
-    position = 0
-    while match := _FIELD.match(wire, position):
-        start, position = match.span()
-        if position > MAX_HEADER_OCTETS:
-            raise HeaderTooBigError
-        name, value = match.groups()
-        yield Field(name.decode("ascii").lower(), value.replace(b"\r\n", b"").strip(b" \t"), start, position)
 
 
 def readable(value: bytes) -> str:
     """Decode a field value for people: encoded words decoded, nothing unprintable, cut."""
     text = value[:MAX_RAW_SUMMARY_OCTETS].decode("utf-8", "replace")
-    with suppress(MessageError, LookupError, ValueError):  # a broken encoded word is shown as it came
-        text = str(make_header(decode_header(text)))
-    return "".join(character if character.isprintable() else "?" for character in text)[:MAX_SUMMARY_CHARACTERS]
+    if not text.isascii() or not text.isprintable() or "=?" in text:  # it is shown as it came, otherwise
+        with suppress(MessageError, LookupError, ValueError):  # a broken encoded word is shown as it came
+            text = str(make_header(decode_header(text)))
+        text = "".join(character if character.isprintable() else "?" for character in text)
+    return text[:MAX_SUMMARY_CHARACTERS]
+
+
+@lru_cache(REMEMBERED_PEERS)
+def _received_from(helo: str, peer: str, tls: str) -> str:
+    address = f"IPv6:{peer}" if ":" in peer else peer
+    using = f"\t(using {tls})\r\n" if tls else ""
+    return f"Received: from {_ATOM_OR_LITERAL.sub('?', helo)[:255]} ([{address}])\r\n{using}"
+
+
+@lru_cache(2)  # it changes once a second, and takes longer to write than all the rest
+def _date(seconds: int) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC))
+
+
+def _section(wire: Wire) -> bytes:
+    if not _FIRST_FIELD.match(wire):
+        return b""
+    last = _LAST_LINE_END.search(wire)
+    section = bytes(wire[: last.end() if last else wire.rfind(b"\r\n") + 2])
+    lines = section.count(b"\r\n")
+    if section.count(b"\r") == lines == section.count(b"\n"):
+        return section
+    clean = _BARE_LINE_END.split(section, 1)[0]  # a line with a bare one is no field, nor does it continue one
+    return clean[: clean.rfind(b"\r\n") + 2]
+
+
+@lru_cache
+def _beginning(name: str) -> bytes:
+    """How a field of this name begins, with the line end before it."""
+    return b"\n" + name.lower().encode("ascii")

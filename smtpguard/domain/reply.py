@@ -6,7 +6,7 @@ people behind an application: plain, and without a word about the inside of the 
 
 import re
 from binascii import b2a_base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_TEXT_CHARACTERS = 400  # RFC 5321 4.5.3.1.5: a reply line has 512 octets, code and CRLF included
 
@@ -21,6 +21,11 @@ class Reply:
     code: int
     enhanced: str
     text: str
+    wire: bytes = field(init=False, repr=False, compare=False)
+    """The line as it goes over the wire; built once, since most replies are constants."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wire", f"{self}\r\n".encode("ascii"))
 
     @property
     def is_positive(self) -> bool:
@@ -42,8 +47,9 @@ class Reply:
         return Reply(self.code, self.enhanced, clean_text(text))
 
     def __str__(self) -> str:
-        parts = (str(self.code), self.enhanced, self.text)
-        return " ".join(part for part in parts if part)
+        if self.enhanced and self.text:
+            return f"{self.code} {self.enhanced} {self.text}"
+        return f"{self.code} {self.enhanced or self.text}".rstrip(" ")
 
 
 def peer_reply(code: int, lines: list[str]) -> Reply:
@@ -53,14 +59,18 @@ def peer_reply(code: int, lines: list[str]) -> Reply:
     """
     said = [line for line in map(str.strip, lines) if line]
     match = _ENHANCED.match(said[0]) if said else None
-    enhanced = match[1] if match and match[1][0] == str(code)[0] else ""
-    bare = (f"{line} ".removeprefix(f"{enhanced} ").strip() for line in said)
+    if match is None or match[1][0] != str(code)[0]:
+        return Reply(code, "", clean_text(" ".join(said)))
+    enhanced = match[1]
+    bare = [f"{line} ".removeprefix(f"{enhanced} ").strip() for line in said]
     return Reply(code, enhanced, clean_text(" ".join(bare)))
 
 
 def clean_text(text: str) -> str:
     """Replace every run of characters that are not printable ASCII by one ``?``, and cut to one reply line."""
-    return _NOT_PRINTABLE.sub("?", text).strip()[:MAX_TEXT_CHARACTERS].rstrip()
+    if not (text.isascii() and text.isprintable()):
+        text = _NOT_PRINTABLE.sub("?", text)
+    return text.strip()[:MAX_TEXT_CHARACTERS].rstrip()
 
 
 def challenge(octets: bytes) -> bytes:
@@ -97,6 +107,8 @@ R452_STORE_FULL = Reply(452, "4.3.1", "No room to keep the message now, try agai
 R452_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
 R454_LOGINS_BUSY = Reply(454, "4.7.0", "Logins cannot be checked now, try again later")
 R500_UNKNOWN_COMMAND = Reply(500, "5.5.1", "Command not recognised")
+R500_LINE_TOO_LONG = Reply(500, "5.5.2", "Command line too long")
+R500_BAD_SYNTAX = Reply(500, "5.5.2", "Error: bad syntax")
 R500_AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 R501_SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")
 R501_BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")

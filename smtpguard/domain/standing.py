@@ -44,7 +44,10 @@ def is_customer_reference(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AddressFacts:
-    """What one look-up reads of an address, for one customer or none. Vouchers are those that hold now."""
+    """What one look-up reads of an address, for one customer or none. Vouchers are those that hold now.
+
+    The last three are about the customer that was asked about, and false without one: nothing is decided by them then.
+    """
 
     on_record: bool
     """There is a row for the address."""
@@ -52,11 +55,10 @@ class AddressFacts:
     vouched_address_wide: bool
     vouched_for_any_customer: bool
     vouched_for_customer: bool
-    """For the customer that was asked about; false without one."""
     bound_to_customer: bool
-    """The pair with the customer that was asked about is on record; false without one."""
+    """The pair is on record."""
     bound_to_others: bool
-    """The address is on record for another customer than the one asked about (without one: for any)."""
+    """The address is on record for another customer than this one."""
 
     @property
     def rests_on_address_wide_voucher(self) -> bool:

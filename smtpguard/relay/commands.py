@@ -1,6 +1,6 @@
 """What MAIL and RCPT say to the smarthost: only extensions that it offers, and parameters as they were given."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from smtpguard.domain.envelope import Body, ForwardPath, MailParameters, ReversePath
 from smtpguard.domain.reply import R550_NO_SMTPUTF8, R554_NO_8BITMIME, Reply
@@ -19,34 +19,25 @@ def mail_command(
     reverse_path: ReversePath, parameters: MailParameters, *, size: int | None, capabilities: Mapping[str, str]
 ) -> bytes:
     """Build MAIL; ``size`` in octets as RFC 1870 counts them."""
-    words = [f"MAIL FROM:<{reverse_path}>", *_mail_parameters(parameters, size=size, capabilities=capabilities)]
-    return _line(words)
+    line = f"MAIL FROM:<{reverse_path}>"
+    if parameters.body is Body.EIGHT_BIT_MIME:
+        line += " BODY=8BITMIME"
+    if parameters.smtputf8:
+        line += " SMTPUTF8"
+    if size is not None and "SIZE" in capabilities:
+        line += f" SIZE={size}"
+    if "DSN" in capabilities:  # RFC 3461 5.2.2: a server that does not offer it is not asked
+        line += _given("RET", parameters.ret) + _given("ENVID", parameters.envid)
+    return f"{line}\r\n".encode()
 
 
 def rcpt_command(path: ForwardPath, capabilities: Mapping[str, str]) -> bytes:
     """Build RCPT."""
-    return _line([f"RCPT TO:<{path.recipient}>", *_rcpt_parameters(path, capabilities)])
-
-
-def _mail_parameters(parameters: MailParameters, *, size: int | None, capabilities: Mapping[str, str]) -> Iterator[str]:
-    if parameters.body is Body.EIGHT_BIT_MIME:
-        yield "BODY=8BITMIME"
-    if parameters.smtputf8:
-        yield "SMTPUTF8"
-    if size is not None and "SIZE" in capabilities:
-        yield f"SIZE={size}"
-    if "DSN" in capabilities:  # RFC 3461 5.2.2: a server that does not offer it is not asked
-        yield from _given(RET=parameters.ret, ENVID=parameters.envid)
-
-
-def _rcpt_parameters(path: ForwardPath, capabilities: Mapping[str, str]) -> Iterator[str]:
+    line = f"RCPT TO:<{path.recipient}>"
     if "DSN" in capabilities:
-        yield from _given(NOTIFY=path.parameters.notify, ORCPT=path.parameters.orcpt)
+        line += _given("NOTIFY", path.parameters.notify) + _given("ORCPT", path.parameters.orcpt)
+    return f"{line}\r\n".encode()
 
 
-def _given(**parameters: str | None) -> Iterator[str]:
-    return (f"{keyword}={value}" for keyword, value in parameters.items() if value is not None)
-
-
-def _line(words: list[str]) -> bytes:
-    return f"{' '.join(words)}\r\n".encode()
+def _given(keyword: str, value: str | None) -> str:
+    return "" if value is None else f" {keyword}={value}"

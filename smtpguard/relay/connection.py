@@ -14,6 +14,7 @@ from typing import cast
 
 from smtpguard.domain.reply import Reply
 from smtpguard.errors import SmarthostUnavailable
+from smtpguard.relay.alarm import Alarm
 from smtpguard.relay.parser import PeerReply, ReplyParser, ReplySyntaxError
 from smtpguard.relay.tls import TlsError, TlsSession
 
@@ -40,19 +41,28 @@ class SmarthostConnection(asyncio.Protocol):
         """How many transactions it has been borrowed for."""
         self._loop = asyncio.get_running_loop()
         self.opened_at = self._loop.time()
+        self.alarm = Alarm(self._loop)
+        """For whoever holds the connection: its own while a reply is awaited, and after QUIT."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
         """Done as soon as the socket is closed."""
         self.early_refusal: Reply | None = None
         """A refusal that came unasked, and broke the connection."""
         self._transport: asyncio.Transport | None = None
         self._tls: TlsSession | None = None
+        self._unread = select.poll()
         self._parser = ReplyParser()
         self._expected = 1  # the greeting
         self._replies: deque[PeerReply] = deque()
         self._news: asyncio.Future[bool] | None = None
         self._paused = False
+        self._dot_waits = False
         self._broken = ""
         self._gone = False
+
+    @property
+    def age(self) -> float:
+        """How long it has been open, in seconds."""
+        return self._loop.time() - self.opened_at
 
     @property
     def is_reused(self) -> bool:
@@ -77,7 +87,9 @@ class SmarthostConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         # No buffer beside the kernel's: what has left write() and flush() does not wait in this process.
         self._transport.set_write_buffer_limits(high=0)
-        self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        own: socket.socket = self._transport.get_extra_info("socket")
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._unread.register(own.fileno(), select.POLLIN)
         if self._broken:
             self._transport.abort()
 
@@ -87,12 +99,14 @@ class SmarthostConnection(asyncio.Protocol):
             self._abort()
             return
         try:
-            for octets in self._decrypt(data):
-                for reply in self._parser.feed(octets):
-                    self._count_off(reply)
+            if self._tls is None:
+                self._listen(data)
+            else:
+                for octets in self._decrypt(data, self._tls):
+                    self._listen(octets)
         except (ReplySyntaxError, TlsError) as error:
             self._break(str(error))
-        if self._parser.is_mid_reply and not self._expected:
+        if not self._expected and self._parser.is_mid_reply:
             self._break("it spoke unasked")
         if self._tls is not None and self._tls.is_closed:
             self.eof_received()
@@ -116,6 +130,9 @@ class SmarthostConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Note that the kernel has taken everything."""
         self._paused = False
+        if self._dot_waits:
+            self._dot_waits = False
+            self._expected += 1
         self._wake()
 
     # What the relay calls
@@ -142,7 +159,7 @@ class SmarthostConnection(asyncio.Protocol):
         Raises SmarthostUnavailable if the connection is broken; nothing was handed over.
         """
         transport = self._usable()
-        octets = self._encrypt(data)
+        octets = data if self._tls is None else self._encrypt(data, self._tls)
         self._expected += replies
         transport.write(octets)
 
@@ -170,17 +187,29 @@ class SmarthostConnection(asyncio.Protocol):
         if self._broken:
             raise self._error()
 
+    async def end_body(self, rest: bytes | bytearray | memoryview, seconds: float) -> None:
+        """Write the rest of a body and the final dot at once, and wait until the kernel has taken them.
+
+        Only then a reply is due. Raises SmarthostUnavailable, as ``upload`` does: the dot did not leave this process.
+        """
+        transport = self._usable()
+        self.write(b"".join((rest, b".\r\n")))
+        if transport.is_closing():
+            raise self.failed("the connection was lost: it took no more", gone=True)
+        if not self._paused:
+            self._expected += 1
+            return
+        self._dot_waits = True
+        await self.flush(seconds)
+        if self._dot_waits:
+            raise self._error()
+
     async def catch_up(self) -> None:
         """Let the event loop read what the smarthost has said by now, even if only the kernel has it.
 
         What is written next, before anything else is awaited, cannot be taken for what such a word answers.
         """
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        poll = select.poll()
-        poll.register(transport.get_extra_info("socket"), select.POLLIN)
-        while not transport.is_closing() and poll.poll(0):  # noqa: ASYNC110 - the kernel sets no event
+        while self._has_unread():  # noqa: ASYNC110 - the kernel sets no event
             await asyncio.sleep(0)
 
     async def reply(self, seconds: float) -> PeerReply:
@@ -197,7 +226,7 @@ class SmarthostConnection(asyncio.Protocol):
 
         Raises SmarthostUnavailable for every other, for 421 unless it is wanted, and if none comes within the seconds.
         """
-        reply = (await self.reply(seconds)).cleaned()
+        reply = (self._replies.popleft() if self._replies else await self.reply(seconds)).cleaned()
         if reply.code in wanted or (reply.code in REFUSAL and reply.code != SERVICE_CLOSING):
             return reply
         raise self.failed(f"it said: {reply}")
@@ -226,7 +255,7 @@ class SmarthostConnection(asyncio.Protocol):
             return
         self.write(b"QUIT\r\n")
         self._broken = "it was closed by the guard"
-        self._loop.call_later(QUIT_SECONDS, self._abort)
+        self.alarm.set(QUIT_SECONDS, self._abort)
 
     # Inside
 
@@ -238,24 +267,28 @@ class SmarthostConnection(asyncio.Protocol):
             raise self._error()
         return transport
 
-    def _decrypt(self, data: bytes) -> Iterator[bytes]:
-        if self._tls is None:
-            yield data
-            return
-        was_established = self._tls.is_established
+    def _has_unread(self) -> bool:
+        """Whether the kernel has something from the smarthost, be it the end of the stream."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and bool(self._unread.poll(0))
+
+    def _listen(self, octets: bytes) -> None:
+        for reply in self._parser.feed(octets):
+            self._count_off(reply)
+
+    def _decrypt(self, data: bytes, session: TlsSession) -> Iterator[bytes]:
+        was_established = session.is_established
         try:
-            yield from self._tls.decrypt(data)
+            yield from session.decrypt(data)
         finally:
             transport = cast("asyncio.Transport", self._transport)
-            transport.write(self._tls.to_send())  # of the handshake, or an alert that tells why it fails
-        if not was_established and self._tls.is_established:
+            transport.write(session.to_send())  # of the handshake, or an alert that tells why it fails
+        if not was_established and session.is_established:
             self._wake()
 
-    def _encrypt(self, data: bytes | memoryview) -> bytes | memoryview:
-        if self._tls is None:
-            return data
-        self._tls.encrypt(data)
-        return self._tls.to_send()
+    def _encrypt(self, data: bytes | memoryview, session: TlsSession) -> bytes:
+        session.encrypt(data)
+        return session.to_send()
 
     def _count_off(self, reply: PeerReply) -> None:
         closing = reply.code == SERVICE_CLOSING
@@ -288,11 +321,11 @@ class SmarthostConnection(asyncio.Protocol):
     async def _hear(self, seconds: float) -> bool:
         """Wait for news; False if there was none in time."""
         self._news = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._time_out)
+        self.alarm.set(seconds, self._time_out)
         try:
             return await self._news
         finally:
-            timer.cancel()
+            self.alarm.clear()
             self._news = None
 
     def _wake(self) -> None:

@@ -5,14 +5,20 @@ follows it can be trusted, because only by counting is it known which reply answ
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
 
 from smtpguard.domain.reply import Reply, clean_text, peer_reply
 
 MAX_LINE_OCTETS = 2048  # four times what RFC 5321 4.5.3.1.5 allows, CRLF included: some servers are talkative
 MAX_LINES = 100  # no EHLO reply comes near it
 
+FREQUENT = 64
+"""How many different replies are remembered. A mail server says the same few things all day."""
+
+# What comes nearly always: replies of one line of printable ASCII each, all of them whole.
+_USUAL = re.compile(rb"(?:[2-5][0-9]{2} [ -~]*\r\n)+")
 # The text may be missing altogether (RFC 5321 4.2.1). A CR or LF that is not part of the CRLF matches nowhere.
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])([^\r]*))?\r")
 
@@ -21,8 +27,7 @@ class ReplySyntaxError(ValueError):
     """What the peer said is no SMTP reply; the message is printable ASCII."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerReply:
+class PeerReply(NamedTuple):
     """One reply as it came: its code, and the text of each line with every octet as one character."""
 
     code: int
@@ -30,6 +35,8 @@ class PeerReply:
 
     def cleaned(self) -> Reply:
         """Return it as a reply that can be passed on and logged."""
+        if len(self.lines) == 1:
+            return _cleaned_line(self.code, self.lines[0])
         return peer_reply(self.code, list(self.lines))
 
 
@@ -46,8 +53,13 @@ class ReplyParser:
         """Whether a reply has begun and not ended."""
         return bool(self._rest or self._lines)
 
-    def feed(self, data: bytes) -> Iterator[PeerReply]:
-        """Yield each reply that ends in these octets; raise ReplySyntaxError where they cease to be replies."""
+    def feed(self, data: bytes) -> Iterable[PeerReply]:
+        """Give each reply that ends in these octets; raise ReplySyntaxError where they cease to be replies."""
+        if len(data) <= MAX_LINE_OCTETS and not self.is_mid_reply and (replies := _usual_replies(data)):
+            return replies
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> Iterator[PeerReply]:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if self._ends_reply(line):
@@ -74,6 +86,20 @@ class ReplyParser:
         reply = PeerReply(int(self._code), tuple(self._lines))
         self._lines.clear()
         return reply
+
+
+@lru_cache(FREQUENT)
+def _usual_replies(data: bytes) -> tuple[PeerReply, ...]:
+    """Return the replies if the octets are what comes nearly always, else none."""
+    if not _USUAL.fullmatch(data):
+        return ()
+    *lines, _ = data.decode("ascii").split("\r\n")
+    return tuple(PeerReply(int(line[:3]), (line[4:],)) for line in lines)
+
+
+@lru_cache(FREQUENT)
+def _cleaned_line(code: int, line: str) -> Reply:
+    return peer_reply(code, [line])
 
 
 def _too_long(line: bytes) -> str:

@@ -1,10 +1,11 @@
 """The connections to the smarthost: at most ``max_connections`` in use, and idle ones for the next who asks.
 
 Each connection in use holds one place. The place is freed when the connection lies idle again or its socket is
-closed, whatever happened in between. The pool runs no task; timers close what is idle for too long.
+closed, whatever happened in between. The pool runs no task; an alarm closes what is idle for too long.
 """
 
 import asyncio
+from functools import partial
 
 from smtpguard.errors import SmarthostUnavailable
 from smtpguard.relay.connection import SmarthostConnection
@@ -22,7 +23,7 @@ class ConnectionPool:
         self._settings = settings
         self._opener = opener
         self._places = asyncio.BoundedSemaphore(settings.max_connections)
-        self._idle: dict[SmarthostConnection, asyncio.TimerHandle] = {}  # the latest last
+        self._idle: list[SmarthostConnection] = []  # the latest last
         self._closed = False
         self._borrowed = 0
 
@@ -63,12 +64,11 @@ class ConnectionPool:
 
     def give_back(self, connection: SmarthostConnection) -> None:
         """Take back a connection: keep it if it is clean and not worn, else close it."""
-        loop = asyncio.get_running_loop()
-        seconds_left = connection.opened_at + MAX_AGE_SECONDS - loop.time()
+        seconds_left = MAX_AGE_SECONDS - connection.age
         worn = seconds_left <= 0 or connection.transactions >= MAX_TRANSACTIONS
         if connection.is_clean and not worn and not self._closed:
-            seconds = min(self._settings.idle_timeout, seconds_left)
-            self._idle[connection] = loop.call_later(seconds, self._expire, connection)
+            self._idle.append(connection)
+            connection.alarm.set(min(self._settings.idle_timeout, seconds_left), partial(self._expire, connection))
             self._free_place()
             return
         connection.quit()
@@ -77,14 +77,20 @@ class ConnectionPool:
     async def close(self) -> None:
         """Close every idle connection, and each that is in use when it is given back; lend none any more."""
         self._closed = True
-        leaving = list(self._idle)
+        leaving, self._idle = self._idle, []
         for connection in leaving:
-            self._idle.pop(connection).cancel()
             connection.quit()
         if leaving:
             await asyncio.wait([connection.lost for connection in leaving])
 
     async def _take_place(self) -> None:
+        if self._places.locked():
+            await self._wait_for_place()
+        else:
+            await self._places.acquire()  # at once
+        self._borrowed += 1
+
+    async def _wait_for_place(self) -> None:
         seconds = self._settings.connect_timeout
         try:
             async with asyncio.timeout(seconds):
@@ -93,7 +99,6 @@ class ConnectionPool:
             name = Endpoint(self._settings.host, self._settings.port)
             busy = f"all {self._settings.max_connections} connections were in use for {seconds:g} s"
             raise SmarthostUnavailable(f"smarthost {name}: {busy}") from None
-        self._borrowed += 1
 
     def _free_place(self) -> None:
         self._borrowed -= 1
@@ -101,8 +106,8 @@ class ConnectionPool:
 
     def _pop_idle(self) -> SmarthostConnection | None:
         while self._idle:
-            connection, timer = self._idle.popitem()
-            timer.cancel()
+            connection = self._idle.pop()
+            connection.alarm.clear()
             if connection.is_clean:
                 return connection
             connection.close()
@@ -113,7 +118,7 @@ class ConnectionPool:
         return await self._opener.open()
 
     def _expire(self, connection: SmarthostConnection) -> None:
-        del self._idle[connection]
+        self._idle.remove(connection)
         connection.quit()
 
     def _refuse_if_closed(self) -> None:

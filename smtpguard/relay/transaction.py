@@ -1,4 +1,4 @@
-"""One transaction with the smarthost: MAIL and RCPT in one flight, then the body and the final dot as two steps.
+"""One transaction with the smarthost: MAIL and RCPT in one flight, then the body and the final dot, in one step or two.
 
 Whatever fails, or is cancelled, in the middle closes the connection, so that no reply is ever taken for the reply to
 another command. Until the final dot has been handed to the transport nothing can have been delivered. While the
@@ -6,16 +6,23 @@ application takes its time before DATA, others use the connection; MAIL and RCPT
 ever is.
 """
 
-import asyncio
-from collections.abc import AsyncIterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from enum import Enum, auto
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from smtpguard.domain.envelope import ForwardPath, MailParameters, ReversePath
 from smtpguard.domain.reply import Reply
 from smtpguard.errors import SmarthostLost, SmarthostUnavailable
 from smtpguard.relay.commands import mail_command, missing_extension, rcpt_command
-from smtpguard.relay.connection import POSITIVE, SERVICE_CLOSING, SmarthostConnection, SmarthostGone
+from smtpguard.relay.connection import (
+    POSITIVE,
+    SERVICE_CLOSING,
+    UPLOAD_SLICE_OCTETS,
+    SmarthostConnection,
+    SmarthostGone,
+)
 from smtpguard.relay.flight import Flight
 from smtpguard.relay.pool import ConnectionPool
 from smtpguard.settings import SmarthostSettings
@@ -24,6 +31,11 @@ GO_AHEAD = (354,)
 FINAL = frozenset(POSITIVE) | {SERVICE_CLOSING}  # after the final dot 421 is an answer as well: a refusal
 
 HOLD_SECONDS = 3.0  # longer than an application that has its message ready takes from one command to the next
+
+
+Octets = bytes | bytearray | memoryview
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _State(Enum):
@@ -36,8 +48,28 @@ class _State(Enum):
     OVER = auto()
 
 
+def _operation(
+    call: Callable[Concatenate["SmarthostTransaction", P], Awaitable[R]],
+) -> Callable[Concatenate["SmarthostTransaction", P], Coroutine[Any, Any, R]]:
+    """Keep the connection while a call runs and for a moment after it; end the transaction if it fails."""
+
+    @wraps(call)
+    async def operation(self: "SmarthostTransaction", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._stop_holding()
+        try:
+            result = await call(self, *args, **kwargs)
+        except BaseException:
+            self._close()
+            self._give_back()
+            raise
+        self._hold()
+        return result
+
+    return operation
+
+
 class SmarthostTransaction:
-    """One transaction. Its calls are made one after the other; ``finish`` or ``abort`` is the last."""
+    """One transaction. Its calls are made one after the other; ``deliver``, ``finish`` or ``abort`` is the last."""
 
     def __init__(
         self,
@@ -55,64 +87,78 @@ class SmarthostTransaction:
         self._size = size
         self._state = _State.NEW
         self._connection: SmarthostConnection | None = None
-        self._hold: asyncio.TimerHandle | None = None
         self._has_hung_up = False
         self._accepted: list[ForwardPath] = []
         self._refusal: Reply | None = None
 
+    @_operation
     async def rcpt(self, recipients: Sequence[ForwardPath]) -> list[Reply]:
         """Offer recipients and return one reply for each, in their order; the first call sends MAIL before them.
 
         A refused MAIL is the reply to each recipient, now and later. Raises SmarthostUnavailable: the transaction is
         over, nothing was sent.
         """
-        with self._operation():
-            if self._refusal is not None:
-                return [self._refusal] * len(recipients)
-            if self._state is _State.NEW and not self._accepted:
-                return await self._begin(recipients)
-            connection = await self._resume()
-            flight = self._flight(connection, [rcpt_command(path, connection.capabilities) for path in recipients])
-            return [await self._answer(flight, path) for path in recipients]
+        if self._refusal is not None:
+            return [self._refusal] * len(recipients)
+        if self._state is _State.NEW and not self._accepted:
+            return await self._begin(recipients)
+        connection = await self._resume()
+        flight = self._flight(connection, [rcpt_command(path, connection.capabilities) for path in recipients])
+        return [await self._answer(flight, path) for path in recipients]
 
+    @_operation
     async def restart(self, recipients: Sequence[ForwardPath]) -> list[Reply]:
         """Begin again for these recipients only; everything else as ``rcpt`` does."""
-        with self._operation():
-            if self._refusal is not None:
-                return [self._refusal] * len(recipients)
-            if await self._is_held():
-                return await self._offer(self._connection_in(_State.OPEN), recipients, reset=True)
-            return await self._begin(recipients)
+        if self._refusal is not None:
+            return [self._refusal] * len(recipients)
+        if await self._is_held():
+            return await self._offer(self._connection_in(_State.OPEN), recipients, reset=True)
+        return await self._begin(recipients)
 
-    async def send_body(self, chunks: AsyncIterable[bytes | bytearray | memoryview]) -> Reply:
+    @_operation
+    async def send_body(self, chunks: AsyncIterable[Octets]) -> Reply:
         """Send DATA and, if the reply is 354, the body without the final dot; return the reply.
 
         The chunks together are dot-stuffed and end with CRLF, or are empty; each is done with when the next is asked
         for. Any other reply is a refusal, which may come in the middle of the body, and the transaction is over.
         Raises SmarthostUnavailable.
         """
-        with self._operation():
-            connection = await self._resume()
-            self._state = _State.BODY
-            connection.write(b"DATA\r\n", replies=1)
-            reply = await connection.answer(self._settings.data_timeout, wanted=GO_AHEAD)
-            if reply.code in GO_AHEAD:
-                reply = await self._upload(connection, chunks) or reply
-            if reply.code not in GO_AHEAD:
-                self._give_back()
-            return reply
+        connection = await self._resume()
+        reply = await self._announce_body(connection)
+        if reply.code in GO_AHEAD:
+            reply = await self._upload(connection, chunks) or reply
+        if reply.code not in GO_AHEAD:
+            self._give_back()
+        return reply
 
+    @_operation
     async def finish(self) -> Reply:
         """Send the final dot and return the reply: the smarthost has the message if it is positive.
 
         Raises SmarthostUnavailable if the dot was not sent, SmarthostLost if it was and no reply came.
         """
-        with self._operation():
-            connection = self._connection_in(_State.BODY)
-            await connection.catch_up()
-            reply = connection.early_refusal or await self._send_dot(connection)
-            self._give_back()
-            return reply
+        connection = self._connection_in(_State.BODY)
+        await connection.catch_up()
+        reply = await self._send_end(connection, b"")
+        self._give_back()
+        return reply
+
+    @_operation
+    async def deliver(self, wire: Octets, *, before_dot: Callable[[], None]) -> Reply:
+        """Send DATA and, if the reply is 354, the whole body with the final dot; return the last reply.
+
+        For a body in memory, of any size, which is dot-stuffed and ends with CRLF, or is empty. ``before_dot`` is
+        called at the last moment at which nothing can have been delivered; what it raises goes up, and the dot is not
+        sent. A reply to DATA other than 354, or one that cuts the body short, is a refusal. Raises SmarthostUnavailable
+        if the dot did not leave this process, SmarthostLost if it did and no reply came.
+        """
+        _require_line_end(wire[-2:])
+        connection = await self._resume()
+        reply = await self._announce_body(connection)
+        if reply.code in GO_AHEAD:
+            reply = await self._send_whole(connection, wire, before_dot)
+        self._give_back()
+        return reply
 
     async def abort(self) -> None:
         """End the transaction before the final dot; do nothing if it is over. Never raises.
@@ -174,25 +220,42 @@ class SmarthostTransaction:
 
     # The body and the dot
 
-    async def _upload(
-        self, connection: SmarthostConnection, chunks: AsyncIterable[bytes | bytearray | memoryview]
-    ) -> Reply | None:
+    async def _announce_body(self, connection: SmarthostConnection) -> Reply:
+        self._state = _State.BODY
+        connection.write(b"DATA\r\n", replies=1)
+        return await connection.answer(self._settings.data_timeout, wanted=GO_AHEAD)
+
+    async def _upload(self, connection: SmarthostConnection, chunks: AsyncIterable[Octets]) -> Reply | None:
         """Send the body; return the refusal that cut it short, if one did."""
         end = b""
         try:
             async for chunk in chunks:
                 await connection.upload(chunk, self._settings.block_timeout)
                 end = (end + bytes(chunk[-2:]))[-2:]
-        except SmarthostUnavailable:
-            if connection.early_refusal is None:
-                raise
-            return connection.early_refusal
-        if end not in (b"", b"\r\n"):
-            raise ValueError("the body does not end with CRLF: the final dot would be part of it")
+        except SmarthostUnavailable as error:
+            return _early_refusal(connection, error)
+        _require_line_end(end)
         return None
 
-    async def _send_dot(self, connection: SmarthostConnection) -> Reply:
-        connection.write(b".\r\n", replies=1)
+    async def _send_whole(self, connection: SmarthostConnection, wire: Octets, before_dot: Callable[[], None]) -> Reply:
+        rest = wire
+        if len(wire) > UPLOAD_SLICE_OCTETS:
+            view = memoryview(wire)
+            try:
+                await connection.upload(view[:-UPLOAD_SLICE_OCTETS], self._settings.block_timeout)
+            except SmarthostUnavailable as error:
+                return _early_refusal(connection, error)
+            rest = view[-UPLOAD_SLICE_OCTETS:]
+        await connection.catch_up()
+        before_dot()
+        return await self._send_end(connection, rest)
+
+    async def _send_end(self, connection: SmarthostConnection, rest: Octets) -> Reply:
+        """Send the rest of the body and the final dot, right after ``catch_up``; return the reply."""
+        try:
+            await connection.end_body(rest, self._settings.block_timeout)
+        except SmarthostUnavailable as error:
+            return _early_refusal(connection, error)
         try:
             return await connection.answer(self._settings.reply_timeout, wanted=FINAL)
         except SmarthostUnavailable as error:
@@ -200,18 +263,13 @@ class SmarthostTransaction:
 
     # The connection: held while a call runs and for a moment after it, else lent
 
-    @contextmanager
-    def _operation(self) -> Iterator[None]:
-        """Hold the connection while a call runs; end the transaction if it fails."""
-        self._stop_holding()
-        try:
-            yield
-        except BaseException:
-            self._close()
-            self._give_back()
-            raise
-        if self._state is _State.OPEN:
-            self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._lend)
+    def _hold(self) -> None:
+        if self._connection is not None and self._state is _State.OPEN:
+            self._connection.alarm.set(HOLD_SECONDS, self._lend)
+
+    def _stop_holding(self) -> None:
+        if self._connection is not None:
+            self._connection.alarm.clear()
 
     async def _is_held(self) -> bool:
         """Whether the transaction is open with the smarthost; False where it has to be begun again."""
@@ -254,14 +312,21 @@ class SmarthostTransaction:
             connection, self._connection = self._connection, None
             self._pool.give_back(connection)
 
-    def _stop_holding(self) -> None:
-        if self._hold is not None:
-            self._hold.cancel()
-            self._hold = None
-
 
 async def _require_reset(connection: SmarthostConnection, flight: Flight) -> None:
     """RSET is never refused (RFC 5321 4.1.1.5), except by a server that is about to hang up."""
     reply = await flight.answer()
     if not reply.is_positive:
         raise connection.failed(f"it said to RSET: {reply}", gone=True)
+
+
+def _early_refusal(connection: SmarthostConnection, error: SmarthostUnavailable) -> Reply:
+    """Return the refusal that cut a body short; raise the error if none did."""
+    if connection.early_refusal is None:
+        raise error
+    return connection.early_refusal
+
+
+def _require_line_end(end: Octets) -> None:
+    if end not in (b"", b"\r\n"):
+        raise ValueError("the body does not end with CRLF: the final dot would be part of it")

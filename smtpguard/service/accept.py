@@ -18,7 +18,7 @@ from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.envelope import ForwardPath, MailParameters, RcptParameters, ReversePath
 from smtpguard.domain.ids import quarantined_id
 from smtpguard.domain.mailbox import Mailbox
-from smtpguard.domain.message import Field, HeaderSummary, customer_of, received_field, summarise, unstuffed
+from smtpguard.domain.message import Header, HeaderSummary, customer_of, received_field, summarise, unstuffed
 from smtpguard.domain.quarantined import QuarantinedMessage, QuarantineState
 from smtpguard.domain.reply import (
     R250_OK,
@@ -40,7 +40,7 @@ from smtpguard.errors import (
 )
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.decisions import decide_again, decide_at_rcpt, reply_to_rcpt
-from smtpguard.service.header import change_header, checked_fields
+from smtpguard.service.header import change_header, checked_header
 from smtpguard.service.record import Ended, Outcome, TransactionRecord
 from smtpguard.spool import Spool, WireMessage
 from smtpguard.storage import Store
@@ -77,15 +77,11 @@ class _Accepted(NamedTuple):
     """A recipient whose RCPT got a positive reply."""
 
     decision: Decision
-    parameters: RcptParameters
+    path: ForwardPath
 
     @property
     def is_relayed(self) -> bool:
         return self.decision.verdict is Verdict.RELAY
-
-    @property
-    def forward_path(self) -> ForwardPath:
-        return ForwardPath(self.decision.recipient, self.parameters)
 
 
 class Transaction:
@@ -126,11 +122,14 @@ class Transaction:
 
     async def add_recipient(self, recipient: Mailbox, parameters: RcptParameters) -> Reply:
         """Decide about a recipient, offer it to the smarthost where it is to be relayed, and give the reply."""
+        path = ForwardPath(recipient, parameters)
         decision = await self._decide(recipient)
-        reply = reply_to_rcpt(decision) or await self._offer(ForwardPath(recipient, parameters))
-        self.record.offered(decision, reply)
+        reply = reply_to_rcpt(decision) or await self._offer(path)
         if reply.is_positive:
-            self._accepted.append(_Accepted(decision, parameters))
+            self._accepted.append(_Accepted(decision, path))
+            self.record.accepted(decision)
+        else:
+            self.record.refused(decision, reply)
         return reply
 
     async def end_of_data(self, message: WireMessage, *, client_gone: Callable[[], bool]) -> Reply:
@@ -145,7 +144,7 @@ class Transaction:
         except Exception as error:  # noqa: BLE001 - whatever it is, the application remains responsible
             ended = self._explain(error)
         except asyncio.CancelledError:
-            self._log(Event.TRANSACTION_CUT_OFF, Ended(R451_ABORTED, Outcome.CUT_OFF))
+            self._log_cut_off()
             raise
         finally:
             message.close()
@@ -186,37 +185,54 @@ class Transaction:
     # The end of data, in the order of acts
 
     async def _carry_out(self, message: WireMessage, client_gone: Callable[[], bool]) -> Ended:
-        fields = checked_fields(message)
-        customer = self._prepare(message, fields)
-        decided = await self._decide_again(customer)
-        relayed = [each.forward_path for each in decided if each.is_relayed]
+        header = checked_header(message)
+        now = self._acceptor.clock()
+        customer = self._prepare(message, header, now)
+        decided = await self._decide_again(customer, now)
+        if message.is_cut or not all(each.is_relayed for each in decided):
+            reply = await self._act_in_steps(decided, message, header, client_gone)
+        else:
+            reply = await self._deliver(message, client_gone)
+        return Ended(self._accepted_reply(reply), Outcome.ACCEPTED, reply)
+
+    def _prepare(self, message: WireMessage, header: Header, now: datetime) -> Customer:
+        """Note what the header says, and change it."""
+        customer = customer_of(header, self._policy.customer_header)
+        self.record.customer = customer if isinstance(customer, str) else None
+        self.record.header(header)
+        received = received_field(self._origin, hostname=self._acceptor.hostname, transaction_id=self.id, now=now)
+        change_header(message, header, customer_header=self._policy.customer_header, received=received)
+        return customer
+
+    async def _decide_again(self, customer: Customer, now: datetime) -> list[_Accepted]:
+        before = [each.decision for each in self._accepted]
+        decisions = await decide_again(self._store, before, self._policy, customer=customer, now=now)
+        if decisions == before:
+            return self._accepted
+        self.record.decided(decisions)
+        return [each._replace(decision=decision) for each, decision in zip(self._accepted, decisions, strict=True)]
+
+    async def _deliver(self, message: WireMessage, client_gone: Callable[[], bool]) -> Reply:
+        """Relay to everybody a message that is whole in memory, which is the usual case: body and dot go together."""
+        _stop_if(client_gone)
+        reply = await self._relay.deliver(message.head, before_dot=lambda: _stop_if(client_gone))
+        if not reply.is_positive:
+            raise _refused(reply)
+        return reply
+
+    async def _act_in_steps(
+        self, decided: Sequence[_Accepted], message: WireMessage, header: Header, client_gone: Callable[[], bool]
+    ) -> Reply | None:
+        """Relay and quarantine: what is kept is committed between the body and the dot."""
+        relayed = [each.path for each in decided if each.is_relayed]
         kept = [each for each in decided if not each.is_relayed]
         await self._narrow(relayed)
         _stop_if(client_gone)
         if relayed:
             await self._send_body(message)
         if kept:
-            await self._keep(kept, message, summarise(fields))
-        reply = await self._pass_the_dot(relayed, client_gone)
-        return Ended(self._accepted_reply(reply), Outcome.ACCEPTED, reply)
-
-    def _prepare(self, message: WireMessage, fields: tuple[Field, ...]) -> Customer:
-        """Note what the header says, and change it."""
-        customer = customer_of(fields, self._policy.customer_header)
-        self.record.customer = customer if isinstance(customer, str) else None
-        self.record.header(fields)
-        received = received_field(
-            self._origin, hostname=self._acceptor.hostname, transaction_id=self.id, now=self._acceptor.clock()
-        )
-        change_header(message, fields, customer_header=self._policy.customer_header, received=received)
-        return customer
-
-    async def _decide_again(self, customer: Customer) -> list[_Accepted]:
-        before = [each.decision for each in self._accepted]
-        now = self._acceptor.clock()
-        decisions = await decide_again(self._store, before, self._policy, customer=customer, now=now)
-        self.record.decided(decisions)
-        return [each._replace(decision=decision) for each, decision in zip(self._accepted, decisions, strict=True)]
+            await self._keep(kept, message, summarise(header))
+        return await self._pass_the_dot(relayed, client_gone)
 
     async def _narrow(self, relayed: Sequence[ForwardPath]) -> None:
         """Begin the smarthost's transaction again where fewer are to be relayed to than it was told."""
@@ -244,10 +260,10 @@ class Transaction:
                 id=quarantined_id(self.id, number),
                 transaction_id=self.id,
                 state=QuarantineState.QUARANTINED,
-                recipient=each.decision.recipient,
+                recipient=each.path.recipient,
                 reverse_path=self._reverse_path,
                 parameters=self._parameters,
-                rcpt_parameters=each.parameters,
+                rcpt_parameters=each.path.parameters,
                 application=self._origin.application.name,
                 customer=self.record.customer,
                 reason=each.decision.reason,
@@ -315,7 +331,10 @@ class Transaction:
                 return Ended(R451_ABORTED, Outcome.FAILED)
 
     async def _conclude(self, ended: Ended) -> None:
-        """Write ledger and log line. The message has found its owner: a failure here changes no reply."""
+        """Write the ledger, and the log line after the reply.
+
+        The message has found its owner: a failure here changes no reply.
+        """
         now = self._acceptor.clock()
         entries = self.record.ledger_entries(ended.outcome, ended.smarthost_reply, now)
         if entries:
@@ -323,11 +342,16 @@ class Transaction:
                 await self._store.ledger.record(entries)
             except Exception as error:  # noqa: BLE001 - whatever it is, the message is where it belongs
                 self._acceptor.logger.error(Event.LEDGER_FAILED, transaction=self.id, error=str(error))
-        self._log(Event.TRANSACTION_ENDED, ended)
+            except asyncio.CancelledError:
+                self._log_cut_off()
+                raise
+        asyncio.get_running_loop().call_soon(self._log, Event.TRANSACTION_ENDED, ended, now)
 
-    def _log(self, event: Event, ended: Ended) -> None:
-        fields = self.record.log_fields(ended.outcome, ended.reply, self._acceptor.clock())
-        self._acceptor.logger.info(event, **fields)
+    def _log_cut_off(self) -> None:
+        self._log(Event.TRANSACTION_CUT_OFF, Ended(R451_ABORTED, Outcome.CUT_OFF), self._acceptor.clock())
+
+    def _log(self, event: Event, ended: Ended, now: datetime) -> None:
+        self._acceptor.logger.info(event, **self.record.log_fields(ended.outcome, ended.reply, now))
 
 
 def _stop_if(client_gone: Callable[[], bool]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from operator import itemgetter
 
 from smtpguard.domain.audit import Act, ActKind
 from smtpguard.domain.import_row import ImportRow
@@ -110,45 +111,48 @@ def _read_columns(line: str) -> list[str]:
 def _rows(
     numbered: Iterable[tuple[int, str]], columns: list[str], on_rejected: Callable[[RejectedRow], None]
 ) -> Iterator[ImportRow]:
+    # A column that the file does not have is found in an empty cell behind its last one.
+    in_order = itemgetter(*(columns.index(column) if column in columns else len(columns) for column in COLUMNS))
     for number, line in numbered:
         try:
-            if cells := _cells(line):
-                yield _row(columns, cells)
+            cells = _cells(line)
+            if len(cells) == len(columns):
+                yield _row(*in_order([*map(str.strip, cells), ""]))
+            elif cells:
+                raise _RowError(f"{len(cells)} cells where the header row has {len(columns)}")  # noqa: TRY301 - told with the others
         except (MailboxSyntaxError, _RowError) as error:
             on_rejected(RejectedRow(number, str(error)))
 
 
 def _cells(line: str) -> list[str]:
     """Read one line: a row never goes over several, so that a quote too many spoils one row and not the rest."""
+    row = line.rstrip("\r\n")
+    if '"' not in row and "\r" not in row:  # nearly every line; the reader would say the same
+        return row.split(",") if row else []
     try:
         return next(csv.reader((line,), strict=True), [])
     except csv.Error as error:
         raise _RowError(f"not CSV: {error}") from error
 
 
-def _row(columns: list[str], cells: list[str]) -> ImportRow:
-    if len(cells) != len(columns):
-        raise _RowError(f"{len(cells)} cells where the header row has {len(columns)}")
-    values = dict.fromkeys(COLUMNS, "") | dict(zip(columns, (cell.strip() for cell in cells), strict=True))
-    standing = _STANDINGS.get(values["standing"].lower())
-    if standing is None:
-        raise _RowError(f"standing {values['standing']!r} is not one of verified, unverified, flagged")
-    if values["customer"] and not is_customer_reference(values["customer"]):
+def _row(address: str, standing: str, customer: str, verified_at: str, source: str, reason: str) -> ImportRow:
+    known = _STANDINGS.get(standing.lower())
+    if known is None:
+        raise _RowError(f"standing {standing!r} is not one of verified, unverified, flagged")
+    if customer and not is_customer_reference(customer):
         raise _RowError("the customer is not printable ASCII of at most 200 characters")
     return ImportRow(
-        mailbox=parse_mailbox(values["address"]),
-        standing=standing,
-        customer=values["customer"] or None,
-        verified_at=_time(values["verified_at"]),
-        source=_printable("source", values["source"]),
-        reason=_printable("reason", values["reason"]),
+        parse_mailbox(address),
+        known,
+        customer or None,
+        _time(verified_at) if verified_at else None,
+        _printable("source", source),
+        _printable("reason", reason),
     )
 
 
-def _time(text: str) -> datetime | None:
+def _time(text: str) -> datetime:
     """Read ISO 8601; a time without a zone is UTC."""
-    if not text:
-        return None
     try:
         time = datetime.fromisoformat(text)
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

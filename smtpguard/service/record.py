@@ -11,7 +11,7 @@ from smtpguard.domain.application import Origin
 from smtpguard.domain.decision import Decision, Verdict
 from smtpguard.domain.envelope import ReversePath
 from smtpguard.domain.ledger import LedgerEntry
-from smtpguard.domain.message import Field, readable, value_of
+from smtpguard.domain.message import Header, readable
 from smtpguard.domain.reply import Reply
 
 MAX_LOGGED_RECIPIENTS = 100
@@ -47,7 +47,7 @@ class Ended(Exception):
         self.smarthost_reply = smarthost_reply
 
 
-_UNHEARD = frozenset({Outcome.ABORTED, Outcome.CLIENT_GONE, Outcome.CUT_OFF})
+_UNHEARD = (Outcome.ABORTED, Outcome.CLIENT_GONE, Outcome.CUT_OFF)
 
 
 @dataclass(slots=True)
@@ -72,17 +72,18 @@ class TransactionRecord:
         """How many RCPT were answered."""
         return len(self._refused) + len(self._accepted)
 
-    def offered(self, decision: Decision, reply: Reply) -> None:
-        """Note what a recipient was answered at RCPT."""
-        if reply.is_positive:
-            self._accepted.append(decision)
-        else:
-            self._refused.append((decision, reply))
+    def accepted(self, decision: Decision) -> None:
+        """Note a recipient whose RCPT got a positive reply."""
+        self._accepted.append(decision)
 
-    def header(self, fields: tuple[Field, ...]) -> None:
+    def refused(self, decision: Decision, reply: Reply) -> None:
+        """Note a recipient whose RCPT got another."""
+        self._refused.append((decision, reply))
+
+    def header(self, header: Header) -> None:
         """Note the header fields that the ledger keeps."""
-        self._message_id = readable(value_of(fields, "message-id"))
-        subject = value_of(fields, "subject")
+        self._message_id = readable(header.value("message-id"))
+        subject = header.value("subject")
         self._subject_digest = hashlib.sha256(subject).hexdigest() if subject else ""
 
     def decided(self, decisions: Sequence[Decision]) -> None:
@@ -108,8 +109,9 @@ class TransactionRecord:
 
     def log_fields(self, outcome: Outcome, reply: Reply, now: datetime) -> dict[str, Any]:
         """Build the log line of the transaction."""
-        recipients = [_log_recipient(decision, "") for decision in self._accepted]
-        recipients += [_log_recipient(decision, str(reply)) for decision, reply in self._refused]
+        recipients = [_log_recipient(decision, "") for decision in self._accepted[:MAX_LOGGED_RECIPIENTS]]
+        for decision, refusal in self._refused[: MAX_LOGGED_RECIPIENTS - len(recipients)]:
+            recipients.append(_log_recipient(decision, str(refusal)))
         fields: dict[str, Any] = {
             "transaction": self.transaction_id,
             "application": self.origin.application.name,
@@ -122,8 +124,8 @@ class TransactionRecord:
             "customer": self.customer,
             "message_id": self._message_id or None,
             "size": self.size or None,
-            "recipient_count": len(recipients),
-            "recipients": recipients[:MAX_LOGGED_RECIPIENTS],
+            "recipient_count": self.offer_count,
+            "recipients": recipients,
             "seconds": round((now - self.began_at).total_seconds(), 3),
             "error": self.error or None,
             "client_gone": self.client_gone or None,
@@ -146,8 +148,9 @@ class TransactionRecord:
 def _log_recipient(decision: Decision, reply: str) -> dict[str, str]:
     line = {
         "recipient": decision.recipient.text,
-        "verdict": decision.verdict.value,
-        "reason": decision.reason.value,
+        # What ``value`` gives as well, but by a call in Python: there may be many recipients.
+        "verdict": decision.verdict._value_,
+        "reason": decision.reason._value_,
     }
     if decision.would_be:
         line["would_be"] = decision.would_be.value

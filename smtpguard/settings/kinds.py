@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -20,6 +21,8 @@ _ARGON2ID = re.compile(
 _MAX_HASH_KIB = 1_048_576
 _MIN_SALT_CHARACTERS = 11  # 8 octets
 _MIN_TAG_CHARACTERS = 8
+
+MAX_WORKERS = 64
 
 
 class Endpoint(NamedTuple):
@@ -54,6 +57,14 @@ def _one_or_many(value: object) -> object:
 def _no_truth_value(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("true and false are no numbers")  # noqa: TRY004 - pydantic explains a ValueError only
+    return value
+
+
+def _workers(value: object) -> object:
+    if value == "auto":
+        return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    if isinstance(value, str) and not value.isdecimal():
+        raise ValueError(f'{value!r} is neither a number nor "auto"')
     return value
 
 
@@ -105,6 +116,8 @@ _Number = BeforeValidator(_no_truth_value)
 Count = Annotated[int, _Number, Field(ge=1)]
 CountOrNone = Annotated[int, _Number, Field(ge=0)]
 """0: no limit."""
+Workers = Annotated[int, BeforeValidator(_workers), _Number, Field(ge=1, le=MAX_WORKERS)]
+"""How many processes; "auto" becomes the number of CPUs that this one may use."""
 Seconds = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 Listen = Annotated[Endpoint, BeforeValidator(_endpoint), PlainSerializer(str, return_type=str)]
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network

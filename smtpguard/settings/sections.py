@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from smtpguard.domain.policy import FlaggedPolicy, Mode, Policy, UnverifiedPolicy
+from smtpguard.errors import SettingsError
 from smtpguard.settings.kinds import (
     Count,
     CountOrNone,
@@ -23,11 +24,15 @@ from smtpguard.settings.kinds import (
     Seconds,
     Secret,
     Username,
+    Workers,
     read_secret,
 )
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 MASK = "***"
+MIN_BUFFERED_BYTES = 1_048_576
+FIXED_SECTIONS = ("smtp", "smarthost", "store", "log")
+"""What stays as it is for as long as a guard runs."""
 
 
 class Section(BaseModel):
@@ -57,10 +62,12 @@ class SmtpSettings(Section):
     """With TLS from the first octet (RFC 8314)."""
     hostname: str = ""
     """The name in the greeting and in ``Received:``; empty: the name of this host."""
+    workers: Workers = 1
+    """Processes that share the listening sockets."""
     max_message_bytes: Annotated[Count, Field(ge=1024)] = 36_700_160
-    max_buffered_bytes: Annotated[Count, Field(ge=1_048_576)] = 67_108_864
+    max_buffered_bytes: Annotated[Count, Field(ge=MIN_BUFFERED_BYTES)] = 67_108_864
     """What all messages together may hold in memory."""
-    spool_above: Annotated[Count, Field(ge=4096)] = 131_072
+    spool_above: Annotated[Count, Field(ge=4096)] = 1_048_576
     """What one message may hold in memory behind its header; the rest lies in a file."""
     spool_directory: Path | None = None
     """None: the system's directory for temporary files."""
@@ -99,6 +106,15 @@ class SmtpSettings(Section):
         if not self.listen and not self.tls_listen:
             raise ValueError("listen and tls_listen are both empty")
         return self
+
+    def share_of_one(self, workers: int) -> "SmtpSettings":
+        """Return what one of so many workers keeps to, so that together they keep to these limits."""
+        share = {
+            "max_sessions": self.max_sessions // workers or 1,
+            "max_sessions_per_network": self.max_sessions_per_network // workers or 1,
+            "max_buffered_bytes": max(self.max_buffered_bytes // workers, self.spool_above, MIN_BUFFERED_BYTES),
+        }
+        return self.model_copy(update=share)
 
 
 class TlsSettings(Section):
@@ -158,6 +174,10 @@ class SmarthostSettings(Section):
         if self.username and self.tls == "none" and not self.auth_without_tls:
             raise ValueError("the password would go out in the clear: set tls, or auth_without_tls = true")
         return self
+
+    def share_of_one(self, workers: int) -> "SmarthostSettings":
+        """Return what one of so many workers keeps to, so that together they keep to these limits."""
+        return self.model_copy(update={"max_connections": self.max_connections // workers or 1})
 
 
 class StoreSettings(Section):
@@ -277,6 +297,27 @@ class Settings(Section):
             raise ValueError(
                 f"application {locked_out[0]!r} cannot log in: set tls.certificate_file, or smtp.auth_without_tls"
             )
+
+    def share_of_one(self, workers: int) -> "Settings":
+        """Return the settings of one of so many workers: limits of the whole guard are divided, to 1 at least."""
+        shares = {"smtp": self.smtp.share_of_one(workers), "smarthost": self.smarthost.share_of_one(workers)}
+        return self.model_copy(update=shares)
+
+    def reloaded(self, settings: "Settings") -> "Settings":
+        """Return what is in force when others are read while a guard runs: FIXED_SECTIONS stay as they are.
+
+        Raises SettingsError where the others do not fit what stays.
+        """
+        reloaded = settings.model_copy(update={name: getattr(self, name) for name in FIXED_SECTIONS})
+        try:
+            reloaded.ensure_fit()
+        except ValueError as error:
+            raise SettingsError(f"without a restart: {error}") from error
+        return reloaded
+
+    def want_restart(self, settings: "Settings") -> tuple[str, ...]:
+        """Name the sections in which others differ, and which count from a restart on."""
+        return tuple(name for name in FIXED_SECTIONS if getattr(self, name) != getattr(settings, name))
 
     def applications(self) -> tuple[ApplicationSettings, ...]:
         """The applications; with none named, loopback may submit, as application ``default``."""

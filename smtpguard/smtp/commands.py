@@ -2,7 +2,15 @@
 
 import re
 
-from smtpguard.domain.envelope import Body, MailParameters, RcptParameters, ReversePath, parse_reverse_path
+from smtpguard.domain.envelope import (
+    NO_MAIL_PARAMETERS,
+    NO_RCPT_PARAMETERS,
+    Body,
+    MailParameters,
+    RcptParameters,
+    ReversePath,
+    parse_reverse_path,
+)
 from smtpguard.domain.mailbox import Mailbox, ascii_lower, parse_mailbox, split_path
 from smtpguard.domain.reply import (
     R501_BAD_RECIPIENT,
@@ -44,6 +52,8 @@ class CommandError(ValueError):
 def parse_mail(arg: str, *, offered: Extensions, extended: bool) -> tuple[ReversePath, MailParameters, int | None]:
     """Read what follows ``MAIL``: the reverse-path, the parameters and the declared size. Raises CommandError."""
     path, rest = _path(arg, "FROM:", R501_BAD_SENDER)
+    if not rest:
+        return _reverse_path(path, smtputf8=False), NO_MAIL_PARAMETERS, None
     given = _Given(rest, extended=extended)
     parameters = MailParameters(
         smtputf8=_smtputf8(given, offered),
@@ -68,6 +78,8 @@ def parse_rcpt(arg: str, *, offered: Extensions, extended: bool, smtputf8: bool)
         recipient = parse_mailbox(path)
     except MailboxSyntaxError:
         raise CommandError(R553_BAD_RECIPIENT) from None
+    if not rest:
+        return recipient, NO_RCPT_PARAMETERS
     given = _Given(rest, extended=extended)
     parameters = RcptParameters(
         notify=_notify(given) if offered.dsn else None,
@@ -139,7 +151,8 @@ class _Given:
 
 def _path(arg: str, keyword: str, malformed: Reply) -> tuple[str, str]:
     """Split the path from what follows it; a space behind the colon is in no RFC, but common."""
-    if ascii_lower(arg[: len(keyword)]) != ascii_lower(keyword):
+    given = arg[: len(keyword)]
+    if given != keyword and ascii_lower(given) != ascii_lower(keyword):
         raise CommandError(R501_SYNTAX)
     try:
         return split_path(arg[len(keyword) :].lstrip(" "))

@@ -1,21 +1,15 @@
 """The connection of a session, from its first octet to its last: who is there, under which limits, and how it ends.
 
-aiosmtpd reads commands and keeps the sequence of a session; whatever touches an address, a message, a reply or a time
-limit is done in this folder instead. What the stock class would do, and why that will not do for a guard, stands in
-docs/aiosmtpd.md.
+What aiosmtpd's class would do, and why much of that will not do for a guard, stands in docs/aiosmtpd.md.
 """
 
 import asyncio
-import ssl
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, NoReturn, cast
 
-from aiosmtpd.proxy_protocol import V2_CMD, get_proxy
-from aiosmtpd.smtp import SMTP, Session
+from aiosmtpd.smtp import SMTP, Session, syntax
 
-from smtpguard.domain.application import Application, ip_address_of
+from smtpguard.domain.application import ip_address_of
 from smtpguard.domain.reply import (
     R220_READY,
     R421_IDLE,
@@ -25,23 +19,28 @@ from smtpguard.domain.reply import (
     R421_TOO_MANY_SESSIONS,
     R421_TOO_OLD,
     R451_ABORTED,
+    R500_BAD_SYNTAX,
+    R500_LINE_TOO_LONG,
     R500_UNKNOWN_COMMAND,
     R530_TLS_FIRST,
     Reply,
     complete_reply,
 )
-from smtpguard.service.accept import Acceptor, Transaction
-from smtpguard.service.logins import Logins
-from smtpguard.service.rates import Rates
-from smtpguard.settings import IpNetwork, SmtpSettings
+from smtpguard.service.accept import Transaction
+from smtpguard.settings import IpNetwork
+from smtpguard.smtp.clock import Clock
+from smtpguard.smtp.context import SessionContext
 from smtpguard.smtp.data import ConnectionEndedError
-from smtpguard.smtp.sessions import Sessions, network_of
+from smtpguard.smtp.input import Input
+from smtpguard.smtp.proxy import ProxyHeaderError, said_by_proxy
+from smtpguard.smtp.sessions import network_of
 from smtpguard.smtp.tls import TlsLayer, explain
-from smtpguard.telemetry import Event, Logger
+from smtpguard.telemetry import Event
 
 MAX_COMMAND_OCTETS = 2048
 """RFC 5321 4.5.3.1.4 asks for 512, more with extensions; this is what Postfix takes."""
 MAX_AUTH_OCTETS = 12_288  # RFC 4954 4
+_LONG_COMMANDS = frozenset({"AUTH", "BDAT"})
 ALLOWED_BEFORE_STARTTLS = frozenset({"EHLO", "NOOP", "STARTTLS", "QUIT"})  # RFC 3207 4
 CLOSE_GRACE_SECONDS = 5.0
 """How long a peer that reads nothing may hold up the end of its session."""
@@ -51,96 +50,120 @@ PROXY_SECONDS = 10.0
 _Method = Callable[[str | None], Coroutine[Any, Any, None]]
 
 
-@dataclass(frozen=True)
-class Admission:
-    """Who may submit, and what they are shown; replaced as a whole when the settings are read again."""
-
-    applications: tuple[Application, ...]
-    logins: Logins
-    certificate: ssl.SSLContext | None
-    tls_required: bool
-
-
-@dataclass
-class SessionContext:
-    """What all sessions share. ``spawn`` starts a task that outlives the session."""
-
-    settings: SmtpSettings
-    acceptor: Acceptor
-    admission: Admission
-    rates: Rates
-    sessions: "Sessions[Connection]"
-    spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
-    logger: Logger
-
-
 class Connection(SMTP):
     """A session as a connection."""
 
     session: Session
     _handler_coroutine: asyncio.Task[None]
-    _timeout_handle: asyncio.TimerHandle
-    line_length_limit = MAX_AUTH_OCTETS
     __ident__ = R220_READY.text
+    _commands: Mapping[str, str]
+    """Which method carries out which command."""
+
+    def __init_subclass__(cls) -> None:
+        names = {name for kind in cls.__mro__ for name in vars(kind)}
+        cls._commands = {name.removeprefix("smtp_"): name for name in names if name.startswith("smtp_")}
 
     def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop, implicit_tls: bool) -> None:
-        # An attribute of the instance hides the one of the class, which every new session of the stock class clears.
-        self.command_size_limits = _CommandSizes()
-        self.command_size_limit = MAX_COMMAND_OCTETS
         self._context = context
         self._implicit_tls = implicit_tls
+        self._input = Input(loop)
+        self._output: asyncio.Transport
+        """What replies go to: the socket, and TLS as soon as it stands."""
+        self._drained: asyncio.Future[None] | None = None
+        """There while the kernel takes no more."""
         self._transaction: Transaction | None = None
         self._gone = False
         self._closing = False
         self._finishing = False
         self._greeted = False
-        self._old = False
         self._is_one_too_many = False
         self._may_xclient = False
         self._peer = ""
         """The IP address of the application."""
         self._network = ""
         """What it is counted under."""
-        self._commands = 0
+        self._replies = 0
         self._errors = 0
-        self._age_timer: asyncio.TimerHandle | None = None
-        super().__init__(
-            None,
-            # Octets above 127 then reach our own parser, which answers with the proper code.
-            enable_SMTPUTF8=True,
-            hostname=context.settings.hostname,
-            ident=R220_READY.text,
-            timeout=context.settings.idle_timeout,
-            loop=loop,
+        self._old = False
+        self._clock = Clock(
+            loop, idle_seconds=context.settings.idle_timeout, on_idle=self._grow_idle, on_old=self._grow_old
         )
-        self._smtp_methods = _Commands(self._smtp_methods, self._choose)
+        super().__init__(
+            _NoHooks(), hostname=context.settings.hostname, ident=R220_READY.text, enable_SMTPUTF8=True, loop=loop
+        )
+
+    def __dir__(self) -> Iterable[str]:
+        """Name nothing: the stock class walks through all of it for each new session, in search of commands."""
+        return ()
 
     # The beginning
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the session, or go on with it under TLS."""
-        super().connection_made(transport)
+        """Begin the session, or go on with it under TLS: whatever was said before does not count (RFC 3207 4.2)."""
+        self._output = self.transport = cast("asyncio.Transport", transport)
+        self._input.come_from(self._output)
+        self._set_rset_state()
+        self.session = self._create_session()
+        self.session.peer = peername = transport.get_extra_info("peername")
         if self._tls_protocol is not None:
+            self._input.clear()
+            self.session.ssl = self._tls_protocol._extra  # noqa: SLF001 - as the stock class
+            self._clock.reset()
             return
-        peername = transport.get_extra_info("peername")
         self._peer = peername[0] if peername else ""  # "": it is gone already
         self._is_one_too_many = self._context.sessions.is_full  # many may have been let in at once
         self._context.sessions.add(self)
-        self._age_timer = self.loop.call_later(self._context.settings.max_session_age, self._grow_old)
-        self._handler_coroutine.add_done_callback(self._look_at_end)
+        self._clock.grow_old_in(self._context.settings.max_session_age)
+        self._clock.reset()
+        self._handler_coroutine = self._context.spawn(self._run())
+
+    async def _run(self) -> None:
+        try:
+            if await self._arrive():
+                await self._handle_client()
+        except Exception as error:
+            self._context.logger.error(Event.SESSION_FAILED, peer=self._peer, exc_info=error)
+        finally:
+            self._output.close()
 
     async def _handle_client(self) -> None:
-        if not await self._arrive():
-            return
         self._greeted = True
-        await super()._handle_client()
+        await self.push(R220_READY.with_text(f"{self.hostname} {R220_READY.text}"))
+        while not self._gone:
+            try:
+                await self._carry_out(await self._input.line(MAX_AUTH_OCTETS))
+            except Exception as error:  # noqa: BLE001 - every failure has an answer
+                await self.push(await self.handle_exception(error))
+            if self._clock.is_stopped:
+                self._clock.reset()
+
+    async def _carry_out(self, line: bytes | None) -> None:
+        """Carry out a command line; None stands for one that is far too long."""
+        if line is None:
+            await self.push(R500_LINE_TOO_LONG)
+            return
+        line = line.rstrip(b"\r\n")
+        verb, _, rest = line.partition(b" ")
+        name = verb.decode("ascii", "replace").upper()
+        if not name or "\ufffd" in name:
+            await self.push(R500_BAD_SYNTAX)
+        elif len(line) > self._max_octets(name):
+            await self.push(R500_LINE_TOO_LONG)
+        else:
+            self._clock.reset()
+            # Octets that are not UTF-8 reach our own parser, which answers with the proper code.
+            await self._method(name)(str(rest.strip(), "utf-8", "surrogateescape") if rest else None)
+
+    def _max_octets(self, name: str) -> int:
+        return MAX_AUTH_OCTETS if name in _LONG_COMMANDS and self.session.extended_smtp else MAX_COMMAND_OCTETS
 
     async def _arrive(self) -> bool:
         """Learn who is there, and whether there is room; then TLS, where it stands at the beginning."""
-        if self._is_within(self._context.settings.proxy_networks) and not await self._read_proxy_header():
+        settings = self._context.settings
+        if self._is_within(settings.proxy_networks) and not await self._read_proxy_header():
             self._refuse_session("no PROXY header", None)
             return False
-        self._may_xclient = self._is_within(self._context.settings.xclient_networks)
+        self._may_xclient = self._is_within(settings.xclient_networks)
         if self._is_one_too_many or not self._enter():
             self._refuse_session("too many sessions", None if self._implicit_tls else R421_TOO_MANY_SESSIONS)
             return False
@@ -149,17 +172,13 @@ class Connection(SMTP):
         return True
 
     async def _read_proxy_header(self) -> bool:
-        """Read the header of the PROXY protocol; a proxy that speaks for itself (LOCAL, UNKNOWN) keeps its address."""
-        self._reset_timeout(PROXY_SECONDS)
+        """Let a proxy say who is there; False where it does not say it as it should."""
+        self._clock.reset(PROXY_SECONDS)
         try:
-            header = await get_proxy(self._reader)
-        except (OSError, asyncio.IncompleteReadError):
+            self._peer = await said_by_proxy(self._input) or self._peer
+        except ProxyHeaderError:
             return False
-        self._reset_timeout()
-        if not header.valid:
-            return False
-        if header.command != V2_CMD.LOCAL and ip_address_of(str(header.src_addr)) is not None:
-            self._peer = str(header.src_addr)
+        self._clock.reset()
         return True
 
     def _enter(self) -> bool:
@@ -176,6 +195,8 @@ class Connection(SMTP):
         self._say_last(reply)
 
     def _is_within(self, networks: tuple[IpNetwork, ...]) -> bool:
+        if not networks:
+            return False
         address = ip_address_of(self._peer)
         return address is not None and any(address in network for network in networks)
 
@@ -183,8 +204,8 @@ class Connection(SMTP):
         """Put TLS between the session and its socket; the session begins anew behind it (RFC 3207 4.2)."""
         certificate = self._context.admission.certificate
         assert certificate is not None  # noqa: S101 - the settings see to it
-        hello = bytes(self._reader._buffer)  # type: ignore[attr-defined] # noqa: SLF001 - came with the PROXY header
-        socket_transport = cast("asyncio.Transport", self.transport)
+        hello = self._input.pending  # came with the PROXY header
+        socket_transport = self._output
         layer = TlsLayer(self.loop, self, certificate)
         self._tls_protocol = layer
         self._original_transport = socket_transport
@@ -207,29 +228,50 @@ class Connection(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the session; what is past the end of data goes on."""
+        del error
         if self.transport is None:  # a handshake that failed has been here already
             return
+        self.transport = None
         self._gone = True
-        super().connection_lost(error)
-        if self._age_timer is not None:
-            self._age_timer.cancel()
+        self._clock.cancel()
+        if self._original_transport is not None:
+            self._original_transport.close()
         if self._network:
             self._context.sessions.leave(self._network)
             self._network = ""
         self._context.sessions.discard(self)
+        self.resume_writing()
+        if not self._finishing:
+            self._handler_coroutine.cancel()
         self._drop_transaction()
 
-    def eof_received(self) -> bool | None:
+    def data_received(self, data: bytes) -> None:
+        """Take what came in."""
+        self._input.feed_data(data)
+
+    def eof_received(self) -> bool:
         """Take the end of the input for the end of the session, unless a QUIT stands before it.
 
         RFC 5321 4.1.1.10: an application that ends without QUIT gives up what is under way. One that sent its last
         command and closed its side only is still listening; under TLS there is no such half-close.
         """
-        quit_is_last = bytes(self._reader._buffer[-6:]).upper() == b"QUIT\r\n"  # type: ignore[attr-defined] # noqa: SLF001 - no public way to look
-        if quit_is_last and self._tls_protocol is None:
-            return asyncio.StreamReaderProtocol.eof_received(self)
+        if self._tls_protocol is None and self._input.last_is_quit:
+            self._input.feed_eof()
+            return True
         self._gone = True
-        return super().eof_received()
+        if not self._finishing:
+            self._handler_coroutine.cancel()
+        return False
+
+    def pause_writing(self) -> None:
+        """Note that the kernel takes no more for now."""
+        self._drained = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Note that it does, or that nobody waits for it any more."""
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
 
     def close_gracefully(self) -> None:
         """End the session with 421, after the reply to a message that is past its end of data."""
@@ -239,23 +281,7 @@ class Connection(SMTP):
 
     def abort(self) -> None:
         """End the session at once: a TLS transport that is closing cannot be aborted, its socket can."""
-        transport = self._original_transport or self._writer.transport
-        cast("asyncio.Transport", transport).abort()
-
-    def _timeout_cb(self) -> None:
-        self._context.logger.info(Event.SESSION_TIMED_OUT, peer=self._peer)
-        self._gone = True
-        self._close(R421_IDLE)
-
-    def _grow_old(self) -> None:
-        """End a session that is old: between two transactions, or after as long as a silence may last."""
-        if self._finishing:
-            self._old = True
-        elif self._old or self._transaction is None:
-            self._close(R421_TOO_OLD)
-        else:
-            self._old = True
-            self._age_timer = self.loop.call_later(self._context.settings.idle_timeout, self._grow_old)
+        cast("asyncio.Transport", self._original_transport or self._output).abort()
 
     def _close(self, reply: Reply | None) -> None:
         """Close, from outside the session's own task. A peer that does not read cannot keep the connection open."""
@@ -271,26 +297,25 @@ class Connection(SMTP):
 
     def _say_last(self, reply: Reply | None) -> None:
         if reply is not None:
-            self._write(line_of(reply))
-        self._writer.close()
+            self._write(reply.wire)
+        self._output.close()
         self.loop.call_later(CLOSE_GRACE_SECONDS, self.abort)
 
-    def _look_at_end(self, task: asyncio.Task[None]) -> None:
-        """Look at the end of the session's task: a connection that is reset is no news."""
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, ConnectionError):
-            self._context.logger.error(Event.SESSION_FAILED, peer=self._peer, exc_info=error)
-        self._writer.close()
+    def _grow_old(self) -> None:
+        """End a session that is old: between two transactions, or after as long as a silence may last."""
+        if self._finishing:
+            self._old = True
+        elif self._old or self._transaction is None:
+            self._close(R421_TOO_OLD)
+        else:
+            self._old = True
+            self._clock.grow_old_in(self._context.settings.idle_timeout)
 
-    @contextmanager
-    def _unhurried(self) -> Iterator[None]:
-        """Stop the idle timer: it is we who keep the application waiting."""
-        self._timeout_handle.cancel()
-        try:
-            yield
-        finally:
-            if self.transport is not None:
-                self._reset_timeout()
+    def _grow_idle(self) -> None:
+        self._context.logger.info(Event.SESSION_TIMED_OUT, peer=self._peer)
+        self._clock.stop()
+        self._gone = True
+        self._close(R421_IDLE)
 
     # Replies and errors
 
@@ -300,15 +325,28 @@ class Connection(SMTP):
             return
         if isinstance(status, str):
             status = complete_reply(status)
-        self._write(line_of(status) if isinstance(status, Reply) else status)
-        self._count(is_error=isinstance(status, Reply) and status.is_protocol_error)
-        await self._writer.drain()
+        if isinstance(status, Reply):
+            self._errors += status.is_protocol_error
+            status = status.wire
+        self._write(status)
+        self._replies += 1
+        self._hang_up_on_excess()
+        if self._drained is not None:
+            self._clock.reset()  # now it is the application that keeps us waiting
+            await self._drained
 
-    def _choose(self, name: str, method: _Method | None) -> _Method:
+    def _method(self, name: str) -> _Method:
         """Return what carries a command out, or refuses it."""
         if self._context.admission.tls_required and self._tls_protocol is None and name not in ALLOWED_BEFORE_STARTTLS:
             return self._refuse_before_tls if name != "BDAT" else self._hang_up_before_tls
-        return method or self._refuse_unknown
+        method: _Method = getattr(self, self._commands.get(name, "_refuse_unknown"))
+        return method
+
+    @syntax("HELP [command]")
+    async def smtp_HELP(self, arg: str | None) -> None:
+        """RFC 5321 4.1.1.8: the stock class's, which wants to see the commands."""
+        self._smtp_methods = {name: getattr(self, method) for name, method in self._commands.items()}
+        await super().smtp_HELP(arg)
 
     async def _refuse_before_tls(self, arg: str | None) -> None:
         del arg
@@ -323,16 +361,15 @@ class Connection(SMTP):
         await self.push(R500_UNKNOWN_COMMAND)
 
     def _write(self, octets: bytes) -> None:
-        if not self._writer.is_closing():  # a TLS transport that is closed fails here
-            self._writer.write(octets)
+        if not self._output.is_closing():  # a TLS transport that is closed fails here
+            self._output.write(octets)
 
-    def _count(self, *, is_error: bool) -> None:
-        """Count a reply, and hang up on a session that has had enough of them."""
-        self._commands += 1
-        self._errors += is_error
-        if self._errors > self._context.settings.max_errors:
+    def _hang_up_on_excess(self) -> None:
+        """Hang up on a session that has had enough replies."""
+        settings = self._context.settings
+        if self._errors > settings.max_errors:
             self._hang_up(R421_TOO_MANY_ERRORS)
-        if self._commands > self._context.settings.max_commands:
+        if self._replies > settings.max_commands:
             self._hang_up(R421_TOO_MANY_COMMANDS)
         if self._old and self._transaction is None and not self._finishing:
             self._hang_up(R421_TOO_OLD)
@@ -340,14 +377,13 @@ class Connection(SMTP):
     async def handle_exception(self, error: Exception) -> Any:
         """Answer any failure with one fixed text; forget the transaction, so that no recipient outlives it."""
         if isinstance(error, asyncio.IncompleteReadError | ConnectionEndedError):
-            self._writer.close()
+            self._output.close()
             raise asyncio.CancelledError
         self._context.logger.error(Event.SESSION_FAILED, peer=self._peer, exc_info=error)
         self._set_rset_state()
         return R451_ABORTED
 
     def _set_rset_state(self) -> None:
-        super()._set_rset_state()  # type: ignore[no-untyped-call]
         self._drop_transaction()
 
     def _drop_transaction(self) -> None:
@@ -356,25 +392,8 @@ class Connection(SMTP):
             self._context.spawn(transaction.abort())
 
 
-class _Commands(dict[str, Any]):
-    """The commands, as the stock loop looks them up."""
+class _NoHooks:
+    """The handler that the stock class asks for its hooks."""
 
-    def __init__(self, known: dict[str, Any], choose: Callable[[str, _Method | None], _Method]) -> None:
-        super().__init__(known)
-        self._choose = choose
-
-    def get(self, name: str, default: Any = None) -> _Method:
-        """Return what carries the command out, or refuses it: an unknown one as well."""
-        return self._choose(name, super().get(name, default))
-
-
-class _CommandSizes(dict[str, int]):
-    """How long a line each command may have. Nothing is stored: the stock loop asks for whatever verb comes."""
-
-    def __missing__(self, name: str) -> int:
-        return MAX_AUTH_OCTETS if name in {"AUTH", "BDAT"} else MAX_COMMAND_OCTETS
-
-
-def line_of(reply: Reply) -> bytes:
-    """Return a reply as it goes over the wire."""
-    return f"{reply}\r\n".encode("ascii")
+    def __dir__(self) -> Iterable[str]:
+        return ()

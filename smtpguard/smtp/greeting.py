@@ -26,7 +26,8 @@ from smtpguard.domain.reply import (
 )
 from smtpguard.service.logins import LoginsBusy
 from smtpguard.smtp.commands import CommandError
-from smtpguard.smtp.connection import Connection, SessionContext, line_of
+from smtpguard.smtp.connection import MAX_AUTH_OCTETS, Connection
+from smtpguard.smtp.context import Admission, SessionContext
 from smtpguard.smtp.extensions import Extensions, offer, without_extensions
 from smtpguard.smtp.sasl import exchange
 from smtpguard.smtp.xclient import parse_xclient
@@ -39,16 +40,23 @@ class Greeting(Connection):
     def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop, implicit_tls: bool) -> None:
         self._login: Application | None = None
         self._failed_logins = 0
+        self._known_by: tuple[Admission, Application | None, str] | None = None
+        self._known: Application | None = None
         self._extensions = Extensions(size=context.settings.max_message_bytes)
         super().__init__(context, loop=loop, implicit_tls=implicit_tls)
 
     @property
     def _application(self) -> Application | None:
         """Who this is, by login or else by network, under the settings as they are now."""
-        applications = self._context.admission.applications
-        if self._login is not None:
-            return find_login(applications, self._login.username)
-        return find_application(applications, self._peer)
+        admission = self._context.admission
+        known_by = (admission, self._login, self._peer)
+        if known_by != self._known_by:
+            self._known_by = known_by
+            if self._login is not None:
+                self._known = find_login(admission.applications, self._login.username)
+            else:
+                self._known = find_application(admission.applications, self._peer)
+        return self._known
 
     @property
     def _offers_auth(self) -> bool:
@@ -90,8 +98,8 @@ class Greeting(Connection):
 
     async def _offer(self, *, extended: bool) -> Extensions:
         max_message_bytes = self._context.settings.max_message_bytes
-        with self._unhurried():
-            smarthost = await self._context.acceptor.offers()
+        self._clock.stop()
+        smarthost = await self._context.acceptor.offers()
         if not extended:
             return without_extensions(smarthost, max_message_bytes=max_message_bytes)
         return offer(
@@ -109,10 +117,10 @@ class Greeting(Connection):
         if refusal is not None:
             await self.push(refusal)
             return
-        if self._reader._buffer:  # type: ignore[attr-defined] # noqa: SLF001 - no public way to look
+        if self._input.pending:
             self._hang_up(R421_PIPELINED_TLS)
         # Written without waiting: what comes in from here on belongs to TLS.
-        self._writer.write(line_of(R220_TLS))
+        self._output.write(R220_TLS.wire)
         self._login = None
         await self._start_tls()
 
@@ -130,7 +138,7 @@ class Greeting(Connection):
             await self.push(R501_SYNTAX)
             return
         await self.push(R221_BYE)
-        self._writer.close()
+        self._output.close()
         raise asyncio.CancelledError
 
     @syntax("AUTH <mechanism>")
@@ -163,8 +171,8 @@ class Greeting(Connection):
         credentials = await exchange(mechanism, initial.strip(" ") or None, self._ask)
         logins = self._context.admission.logins
         try:
-            with self._unhurried():
-                application = await logins.check(credentials.username, credentials.password, network=self._network)
+            self._clock.stop()
+            application = await logins.check(credentials.username, credentials.password, network=self._network)
         except LoginsBusy as error:
             self._log_failed_login(credentials.username, str(error))
             return R454_LOGINS_BUSY
@@ -183,18 +191,11 @@ class Greeting(Connection):
     async def _ask(self, octets: bytes) -> str:
         """Send a challenge, and return what the application answers (RFC 4954 4). Raises CommandError."""
         await self.push(challenge(octets))
-        self._reset_timeout()
-        too_long = False
-        while True:
-            try:
-                line = await self._reader.readuntil(b"\n")
-            except asyncio.LimitOverrunError as error:
-                too_long = True
-                await self._reader.readexactly(error.consumed)
-                continue
-            if too_long:
-                raise CommandError(R500_AUTH_TOO_LONG)
-            return bytes(line).rstrip(b"\r\n").decode("ascii", "replace")
+        self._clock.reset()
+        line = await self._input.line(MAX_AUTH_OCTETS)
+        if line is None:
+            raise CommandError(R500_AUTH_TOO_LONG)
+        return line.rstrip(b"\r\n").decode("ascii", "replace")
 
     @syntax("XCLIENT attribute=value")
     async def smtp_XCLIENT(self, arg: str | None) -> None:

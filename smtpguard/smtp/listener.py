@@ -1,17 +1,18 @@
 """The listeners: where applications connect, and how the last of them leaves."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from smtpguard.domain.reply import R421_TOO_MANY_SESSIONS
-from smtpguard.errors import SettingsError
 from smtpguard.settings import Endpoint
-from smtpguard.smtp.connection import CLOSE_GRACE_SECONDS, Admission, SessionContext, line_of
+from smtpguard.smtp.connection import CLOSE_GRACE_SECONDS
+from smtpguard.smtp.context import Admission, SessionContext
 from smtpguard.smtp.session import GuardSMTP
+from smtpguard.smtp.sockets import BACKLOG, ListeningSocket
 from smtpguard.telemetry import Event, Logger
-
-BACKLOG = 1024
 
 
 class SmtpServer:
@@ -24,19 +25,15 @@ class SmtpServer:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where it listens, with the ports that the system chose where 0 was asked for; those of TLS come last."""
+        """Where it listens, in the order of the sockets."""
         return tuple(Endpoint(*socket.getsockname()[:2]) for server in self._servers for socket in server.sockets)
 
-    async def start(self) -> None:
-        """Begin to listen. Raises SettingsError where an endpoint cannot be had; then none is listened on."""
-        try:
-            for endpoint in self._settings.listen:
-                await self._listen("smtp.listen", endpoint, implicit_tls=False)
-            for endpoint in self._settings.tls_listen:
-                await self._listen("smtp.tls_listen", endpoint, implicit_tls=True)
-        except SettingsError:
-            self._stop_listening()
-            raise
+    async def start(self, sockets: Iterable[ListeningSocket]) -> None:
+        """Begin to serve who connects there; the sockets are closed with the server."""
+        loop = asyncio.get_running_loop()
+        for each in sockets:
+            protocol = partial(self._session, loop, implicit_tls=each.implicit_tls)
+            self._servers.append(await loop.create_server(protocol, sock=each.socket, backlog=BACKLOG))
 
     def replace_admission(self, admission: Admission) -> None:
         """Let others in from now on; open sessions are asked again at their next transaction."""
@@ -63,16 +60,6 @@ class SmtpServer:
                     await sessions.wait_for_end()
         self._context.admission.logins.close()
 
-    async def _listen(self, key: str, endpoint: Endpoint, *, implicit_tls: bool) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            server = await loop.create_server(
-                lambda: self._session(loop, implicit_tls=implicit_tls), endpoint.host, endpoint.port, backlog=BACKLOG
-            )
-        except OSError as error:
-            raise SettingsError(f"{key}: {endpoint}: {error.strerror or error}") from error
-        self._servers.append(server)
-
     def _session(self, loop: asyncio.AbstractEventLoop, *, implicit_tls: bool) -> asyncio.BaseProtocol:
         if self._context.sessions.is_full:
             return _Refusal(self._context.logger, speaks=not implicit_tls)
@@ -95,6 +82,6 @@ class _Refusal(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._logger.warning(Event.SESSION_REFUSED, peer=peer[0] if peer else None, why="too many sessions")
         if self._speaks:
-            transport.write(line_of(R421_TOO_MANY_SESSIONS))
+            transport.write(R421_TOO_MANY_SESSIONS.wire)
         transport.close()
         asyncio.get_running_loop().call_later(CLOSE_GRACE_SECONDS, transport.abort)

@@ -1,7 +1,6 @@
 """GuardSMTP: one session with an application; here are the commands of a transaction."""
 
 import asyncio
-from collections.abc import Coroutine
 
 from aiosmtpd.smtp import syntax
 
@@ -15,7 +14,6 @@ from smtpguard.domain.reply import (
     R354_SEND,
     R421_ABORTED,
     R421_SHUTTING_DOWN,
-    R421_TOO_OLD,
     R421_TOO_SLOW,
     R450_TOO_FAST,
     R452_STORE_FULL,
@@ -29,7 +27,7 @@ from smtpguard.domain.reply import (
     Reply,
 )
 from smtpguard.smtp.commands import CommandError, parse_bdat, parse_mail, parse_rcpt
-from smtpguard.smtp.connection import SessionContext
+from smtpguard.smtp.context import SessionContext
 from smtpguard.smtp.data import ChunkedIntake, ConnectionEndedError, read_chunk, read_data
 from smtpguard.smtp.greeting import Greeting
 from smtpguard.smtp.tls import describe
@@ -45,6 +43,8 @@ class GuardSMTP(Greeting):
         """Whether MAIL asked for it."""
         self._chunked: tuple[WireMessage, ChunkedIntake] | None = None
         """The message that comes by BDAT."""
+        self._origin_facts: tuple[object, ...] = ()
+        self._last_origin: Origin
         self._data_began = 0.0
         self._data_octets = 0
         self._normalizes = context.settings.bare_line_feeds == "normalize"
@@ -78,7 +78,7 @@ class GuardSMTP(Greeting):
         message = self._context.acceptor.spool.message()
         try:
             refusal = await read_data(
-                self._reader,
+                self._input,
                 message,
                 limit=self._extensions.size,
                 on_progress=self._note_progress,
@@ -106,7 +106,7 @@ class GuardSMTP(Greeting):
             self._chunked = message, intake
         kept = None if refusal or self._chunked is None else self._chunked[1]
         try:
-            too_big = await read_chunk(self._reader, octets, kept, last=last, on_progress=self._note_progress)
+            too_big = await read_chunk(self._input, octets, kept, last=last, on_progress=self._note_progress)
         except Exception as error:
             self._end_if_lost_within(error)
             raise
@@ -148,6 +148,16 @@ class GuardSMTP(Greeting):
         return R250_SENDER_OK
 
     def _origin(self, application: Application, parameters: MailParameters) -> Origin:
+        """Return the origin of a transaction; a session has the same one most of the time."""
+        session = self.session
+        utf8 = parameters.smtputf8
+        facts = (application, self._login, self._peer, session, session.host_name, session.extended_smtp, utf8)
+        if facts != self._origin_facts:
+            self._origin_facts = facts
+            self._last_origin = self._new_origin(application, smtputf8=utf8)
+        return self._last_origin
+
+    def _new_origin(self, application: Application, *, smtputf8: bool) -> Origin:
         tls = self._tls_protocol is not None
         return Origin(
             application=application,
@@ -155,11 +165,11 @@ class GuardSMTP(Greeting):
             helo=self.session.host_name or "",
             protocol=protocol_keyword(
                 extended=self.session.extended_smtp,
-                smtputf8=parameters.smtputf8,
+                smtputf8=smtputf8,
                 tls=tls,
                 authenticated=self._login is not None,
             ),
-            tls=describe(self._writer.transport) if tls else "",
+            tls=describe(self._output) if tls else "",
         )
 
     async def _add_recipient(self, arg: str) -> Reply:
@@ -176,16 +186,8 @@ class GuardSMTP(Greeting):
             return error.reply
         if self._transaction.offer_count >= self._context.settings.max_recipients:
             return R452_TOO_MANY_RECIPIENTS
-        with self._unhurried():
-            return await self._offered(self._transaction.add_recipient(recipient, parameters))
-
-    async def _offered(self, offering: Coroutine[None, None, Reply]) -> Reply:
-        """Await an answer; aiosmtpd takes a ConnectionResetError for the loss of its own peer."""
-        try:
-            return await offering
-        except OSError as error:
-            reply: Reply = await self.handle_exception(error)
-            return reply
+        self._clock.stop()
+        return await self._transaction.add_recipient(recipient, parameters)
 
     # The message
 
@@ -210,26 +212,26 @@ class GuardSMTP(Greeting):
             await self.push(R250_CHUNK.with_text(f"{octets} octets received"))
 
     async def _end_of_data(self, message: WireMessage, refusal: Reply | None) -> None:
-        """Carry the end of data out in a task of its own, which no vanishing application can cancel."""
+        """Carry the end of data out; meanwhile nobody who vanishes ends the session's task."""
         transaction = self._transaction
         if refusal is not None or transaction is None:
             await self._refuse(message, refusal or R503_BAD_SEQUENCE)
             return
         self._transaction = None
         self._finishing = True
+        self._clock.stop()
         try:
-            with self._unhurried():
-                task = self._context.spawn(transaction.end_of_data(message, client_gone=lambda: self._gone))
-                reply = await asyncio.shield(task)
-            if reply.is_positive:
-                self._commands = self._errors = 0
-            await self.push(reply)
+            reply = await transaction.end_of_data(message, client_gone=self._is_gone)
         finally:
             self._finishing = False
+        if reply.is_positive:
+            self._replies = self._errors = 0
+        await self.push(reply)
         if self._closing:
-            self._close(R421_SHUTTING_DOWN)
-        elif self._old:
-            self._close(R421_TOO_OLD)
+            self._hang_up(R421_SHUTTING_DOWN)
+
+    def _is_gone(self) -> bool:
+        return self._gone
 
     def _end_if_lost_within(self, error: BaseException) -> None:
         """Hang up where nobody knows how much of a message was read: the rest of it must not be taken for commands."""
@@ -263,4 +265,4 @@ class GuardSMTP(Greeting):
         seconds_left = self._data_began + in_time - self.loop.time()
         if seconds_left <= 0:
             self._hang_up(R421_TOO_SLOW)
-        self._reset_timeout(min(settings.idle_timeout, seconds_left))
+        self._clock.reset(min(settings.idle_timeout, seconds_left))

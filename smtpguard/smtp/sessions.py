@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network
 from typing import Generic, TypeVar
 
-from smtpguard.domain.application import ip_address_of
+from smtpguard.domain.application import REMEMBERED_HOSTS, ip_address_of
 
 Session = TypeVar("Session")
 
@@ -61,6 +62,7 @@ class Sessions(Generic[Session]):
             del self._networks[network]
 
 
+@lru_cache(REMEMBERED_HOSTS)
 def network_of(peer: str) -> str:
     """Return what sessions are counted by: the IPv4 address, or the IPv6 /64."""
     address = ip_address_of(peer)

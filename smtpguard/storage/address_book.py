@@ -14,7 +14,7 @@ from smtpguard.domain.standing import AddressFacts, AddressRecord, Flag, Standin
 from smtpguard.errors import ActRefused, NotFound
 from smtpguard.storage.address_records import read_record, read_records
 from smtpguard.storage.audit_log import append_act
-from smtpguard.storage.database import FactsReader
+from smtpguard.storage.database import HotPath
 from smtpguard.storage.imports import import_chunk
 from smtpguard.storage.long_work import LongWork
 from smtpguard.storage.sightings import see_address, see_bindings
@@ -25,8 +25,8 @@ from smtpguard.storage.writer import Writer
 class AddressBook:
     """The addresses, the customers that they are on record for, and who vouched for them."""
 
-    def __init__(self, reader: FactsReader, writer: Writer, long_work: LongWork) -> None:
-        self._reader = reader
+    def __init__(self, hot_path: HotPath, writer: Writer, long_work: LongWork) -> None:
+        self._hot_path = hot_path
         self._writer = writer
         self._long_work = long_work
 
@@ -34,12 +34,12 @@ class AddressBook:
         self, lookup_keys: Sequence[str], *, customer: str | None, now: datetime
     ) -> dict[str, AddressFacts]:
         """Return the facts of every address asked about; raises StoreUnavailable, within seconds."""
-        return await self._reader.facts(lookup_keys, customer=customer or "", now=now)
+        return await self._hot_path.facts(lookup_keys, customer=customer, now=now)
 
     async def bind(self, lookup_keys: Sequence[str], *, customer: str, now: datetime) -> None:
         """Put on record that these addresses stand in the records of a customer."""
-        seen = {(lookup_key, customer): now for lookup_key in lookup_keys}
-        await self._writer.write(lambda connection: see_bindings(connection, seen), durable=False)
+        if lookup_keys:
+            await self._hot_path.bind({(lookup_key, customer): now for lookup_key in lookup_keys})
 
     async def verify(self, mailbox: Mailbox, voucher: Voucher, act: Act) -> None:
         """Add a voucher; the address and its customer are on record from now on. A flag stays."""

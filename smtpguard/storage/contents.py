@@ -1,6 +1,6 @@
 """The content of quarantined messages: compressed, and checked against its digest when it is read back.
 
-Both take their time with a big message and may read its file; they belong in a thread.
+Both take their time with a big message and may read its file; they belong in a thread then.
 """
 
 import hashlib
@@ -16,15 +16,17 @@ from smtpguard.domain.quarantined import MessageContent
 from smtpguard.errors import StoreError
 
 
-def pack(transaction_id: str, summary: HeaderSummary, pieces: Iterable[bytes]) -> dict[str, Any]:
+def pack(
+    transaction_id: str, summary: HeaderSummary, pieces: Iterable[bytes], compressor: zstandard.ZstdCompressor
+) -> dict[str, Any]:
     """Make the row of a message that comes in pieces; only its compressed form is ever in memory as a whole."""
-    compressor = zstandard.ZstdCompressor().compressobj()
+    compressing = compressor.compressobj()
     digest, size, packed = hashlib.sha256(), 0, BytesIO()
     for piece in pieces:
         digest.update(piece)
         size += len(piece)
-        packed.write(compressor.compress(piece))
-    packed.write(compressor.flush())
+        packed.write(compressing.compress(piece))
+    packed.write(compressing.flush())
     return {
         "transaction_id": transaction_id,
         "content": packed.getvalue(),

@@ -1,4 +1,4 @@
-"""The two engines behind one shape: how to connect, how to begin, how to look up."""
+"""The two engines behind one shape: how to connect, how to begin, how to look up and record."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,20 +6,31 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
+from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.standing import AddressFacts
 from smtpguard.errors import StoreUnavailable
 from smtpguard.storage.postgres import PostgresDatabase
+from smtpguard.storage.recording import Detour
+from smtpguard.storage.sightings import Sightings
 from smtpguard.storage.sqlite import SqliteDatabase
 
 
-class FactsReader(Protocol):
-    """Look-ups on a connection of their own, outside of any transaction."""
+class HotPath(Protocol):
+    """What a reply waits for: look-ups, outside of any transaction, and the relaxed commits of traffic."""
 
-    async def facts(self, lookup_keys: Sequence[str], *, customer: str, now: datetime) -> dict[str, AddressFacts]:
-        """Return the facts of every key; ``customer`` is '' where none is named. Raises StoreUnavailable."""
+    async def facts(
+        self, lookup_keys: Sequence[str], *, customer: str | None, now: datetime
+    ) -> dict[str, AddressFacts]:
+        """Return the facts of every key. Raises StoreUnavailable."""
+
+    async def record(self, entries: Sequence[LedgerEntry]) -> None:
+        """Add entries to the ledger; the customers that they name are bound to their recipients."""
+
+    async def bind(self, seen: Sightings) -> None:
+        """Bind (lookup key, customer) pairs."""
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Finish what was handed in, and disconnect."""
 
 
 class Database(Protocol):
@@ -48,8 +59,8 @@ class Database(Protocol):
     def lock_schema(self, connection: Connection) -> None:
         """Keep every other upgrade out until the transaction ends."""
 
-    async def reader(self) -> FactsReader:
-        """Open the reader."""
+    async def hot_path(self, detour: Detour) -> HotPath:
+        """Open the hot path; what it cannot write itself takes the detour."""
 
 
 def database_at(url: str) -> Database:

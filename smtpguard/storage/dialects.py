@@ -1,21 +1,23 @@
-"""What the two engines are told in different words, within a transaction."""
+"""What the two engines are told in different words."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import psycopg
-from sqlalchemy import Connection, Dialect, Executable, Table, func, select
+from sqlalchemy import Connection, Dialect, Table, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
+SQLITE = make_url("sqlite://").get_dialect()()
+POSTGRES = make_url("postgresql+psycopg://").get_dialect()()
 BULK_CACHE_KIBIBYTES = 32_768
 
 Insert = sqlite.Insert | postgresql.Insert
 
 
-def insert_into(connection: Connection, table: Table) -> Insert:
+def insert_into(dialect: Dialect, table: Table) -> Insert:
     """Return an INSERT that has ON CONFLICT."""
-    return postgresql.insert(table) if _is_postgres(connection) else sqlite.insert(table)
+    return postgresql.insert(table) if _is_postgres(dialect) else sqlite.insert(table)
 
 
 def lock(connection: Connection, number: int) -> None:
@@ -23,16 +25,8 @@ def lock(connection: Connection, number: int) -> None:
 
     SQLite has one lock only, and whoever writes holds it from the beginning.
     """
-    if _is_postgres(connection):
+    if _is_postgres(connection.dialect):
         connection.execute(select(func.pg_advisory_xact_lock(number)))
-
-
-def execute_rows(connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Execute a statement for each row; return how many rows it met in all.
-
-    For a single row psycopg's way of executing many costs three times as much as executing one.
-    """
-    return connection.execute(statement, rows[0] if len(rows) == 1 else rows).rowcount
 
 
 def storing(dialect: Dialect, kind: TypeEngine[Any]) -> Callable[[Any], Any]:
@@ -46,7 +40,7 @@ def expect_much(connection: Connection) -> None:
 
     SQLite would write pages out and read them back within the transaction; PostgreSQL has shared buffers.
     """
-    if not _is_postgres(connection):
+    if not _is_postgres(connection.dialect):
         connection.exec_driver_sql(f"PRAGMA cache_size = -{BULK_CACHE_KIBIBYTES}")
 
 
@@ -63,5 +57,5 @@ def fill(connection: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) 
         cast("Any", driver_connection).executemany(statement, rows)
 
 
-def _is_postgres(connection: Connection) -> bool:
-    return connection.dialect.name == "postgresql"
+def _is_postgres(dialect: Dialect) -> bool:
+    return dialect.name == POSTGRES.name

@@ -67,8 +67,9 @@ def despite_deadlocks(transaction: Callable[[], T]) -> T:
     for _ in range(MAX_DEADLOCKS):
         try:
             return transaction()
-        except OperationalError as error:
-            if not isinstance(error.orig, psycopg.errors.DeadlockDetected):
+        except (OperationalError, psycopg.errors.DeadlockDetected) as error:
+            cause = error.orig if isinstance(error, OperationalError) else error
+            if not isinstance(cause, psycopg.errors.DeadlockDetected):
                 raise
     return transaction()
 

@@ -5,6 +5,7 @@ doing so, with a plan made while the table was small.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, literal_column, or_, select
@@ -13,19 +14,29 @@ from smtpguard.domain.standing import AddressFacts
 from smtpguard.storage.tables import addresses, bindings, vouchers
 
 _ONE: ColumnElement[int] = literal_column("1")
+_NONE: ColumnElement[int] = literal_column("0")
 _NOBODY: ColumnElement[str] = literal_column("''")
 
 
-def fact_columns(customer: ColumnElement[str], now: ColumnElement[Any]) -> list[ColumnElement[Any]]:
-    """The facts of a row of ``addresses``, in the order that ``facts_of`` reads; ``customer`` is '' for none."""
+def fact_columns(customer: ColumnElement[str] | None, now: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    """The facts of a row of ``addresses``, in the order that ``facts_of`` reads.
+
+    ``customer`` is None, or NULL in a row, where none is asked about.
+    """
     holding = (vouchers.c.address_id == addresses.c.id, *voucher_holds(now))
-    bound = bindings.c.address_id == addresses.c.id
     return [
         addresses.c.first_seen.is_not(None),
         addresses.c.flag_since.is_not(None),
         _any_row(vouchers, *holding, vouchers.c.customer == _NOBODY),
         _any_row(vouchers, *holding, vouchers.c.customer != _NOBODY),
-        _any_row(vouchers, *holding, vouchers.c.customer == customer, vouchers.c.customer != _NOBODY),
+        *([_NONE, _NONE, _NONE] if customer is None else _customer_columns(customer, holding)),
+    ]
+
+
+def _customer_columns(customer: ColumnElement[str], holding: Sequence[ColumnElement[bool]]) -> list[ColumnElement[Any]]:
+    bound = bindings.c.address_id == addresses.c.id
+    return [
+        _any_row(vouchers, *holding, vouchers.c.customer == customer),
         _any_row(bindings, bound, bindings.c.customer == customer),
         _any_row(bindings, bound, bindings.c.customer != customer),
     ]
@@ -36,20 +47,12 @@ def voucher_holds(now: ColumnElement[Any]) -> Sequence[ColumnElement[bool]]:
     return (vouchers.c.revoked_at.is_(None), or_(vouchers.c.valid_until.is_(None), vouchers.c.valid_until > now))
 
 
-def facts_of(row: Sequence[Any]) -> AddressFacts:
-    """Read the facts out of a row of ``fact_columns``."""
-    on_record, flagged, address_wide, for_any_customer, for_customer, bound, bound_to_others = map(bool, row)
-    return AddressFacts(
-        on_record=on_record,
-        flagged=flagged,
-        vouched_address_wide=address_wide,
-        vouched_for_any_customer=for_any_customer,
-        vouched_for_customer=for_customer,
-        bound_to_customer=bound,
-        bound_to_others=bound_to_others,
-    )
+@cache
+def facts_of(row: tuple[Any, ...]) -> AddressFacts:
+    """Read the facts out of a row of ``fact_columns``; there are but a few that differ, and each is made once."""
+    return AddressFacts(*map(bool, row))
 
 
 def _any_row(table: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[Any]:
-    row = select(_ONE).select_from(table).where(*conditions).limit(_ONE).correlate_except(table)
+    row = select(_ONE).select_from(table).where(*conditions).limit(_ONE).offset(_NONE).correlate_except(table)
     return row.scalar_subquery().is_not(None)

@@ -59,7 +59,7 @@ def _see_addresses(connection: Connection, now: datetime) -> None:
     at = literal(now, UtcDateTime)
     staged = select(_staged.c.lookup_key, _staged.c.address, at, at).where(_staged.c.is_first)
     columns = [addresses.c.lookup_key, addresses.c.address, addresses.c.first_seen, addresses.c.last_seen]
-    connection.execute(upsert_addresses(connection).from_select(columns, staged.order_by(_staged.c.lookup_key)))
+    connection.execute(upsert_addresses(connection.dialect).from_select(columns, staged.order_by(_staged.c.lookup_key)))
 
 
 def _see_bindings(connection: Connection, now: datetime) -> None:
@@ -67,7 +67,7 @@ def _see_bindings(connection: Connection, now: datetime) -> None:
     pair = (_address_id.label("address_id"), _staged.c.customer)
     staged = select(*pair, at, at).where(_staged.c.customer != "").distinct().order_by(*pair)
     columns = [bindings.c.address_id, bindings.c.customer, bindings.c.first_seen, bindings.c.last_seen]
-    connection.execute(upsert_bindings(connection).from_select(columns, staged))
+    connection.execute(upsert_bindings(connection.dialect).from_select(columns, staged))
 
 
 def _add_vouchers(connection: Connection, by: str) -> None:
@@ -82,7 +82,7 @@ def _add_vouchers(connection: Connection, by: str) -> None:
     }
     verified = select(*values.values()).where(_staged.c.verified_at.is_not(None))
     once = [vouchers.c.address_id, vouchers.c.customer, vouchers.c.import_source]
-    insert = insert_into(connection, vouchers).on_conflict_do_nothing(index_elements=once)
+    insert = insert_into(connection.dialect, vouchers).on_conflict_do_nothing(index_elements=once)
     connection.execute(insert.from_select(list(values), verified.order_by("address_id", _staged.c.customer)))
 
 

@@ -5,37 +5,33 @@ Its commits are relaxed: they survive the death of the process, and a power cut 
 
 import builtins
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.ledger import LedgerEntry, LedgerRow
-from smtpguard.storage.dialects import execute_rows
+from smtpguard.storage.database import HotPath
 from smtpguard.storage.long_work import LongWork
 from smtpguard.storage.mailboxes import stored_mailbox
-from smtpguard.storage.sightings import see_bindings
-from smtpguard.storage.tables import ledger
-from smtpguard.storage.writer import Writer
+from smtpguard.storage.tables import SAMPLED, ledger
+
+CLOCKS_APART = timedelta(hours=1)
+"""By how much the clocks of the processes of a store may differ before a list since a time may miss a row."""
 
 
 class Ledger:
     """The record of verdicts and of what the smarthost said."""
 
-    def __init__(self, writer: Writer, long_work: LongWork) -> None:
-        self._writer = writer
+    def __init__(self, hot_path: HotPath, long_work: LongWork) -> None:
+        self._hot_path = hot_path
         self._long_work = long_work
 
     async def record(self, entries: Sequence[LedgerEntry]) -> None:
         """Add entries; the customers that they name are bound to their recipients."""
-
-        def work(connection: Connection) -> None:
-            execute_rows(connection, insert(ledger), [_values(entry) for entry in entries])
-            see_bindings(connection, _sightings(entries))
-
         if entries:
-            await self._writer.write(work, durable=False)
+            await self._hot_path.record(entries)
 
     async def list(
         self, *, limit: int, after: int | None, recipient: str | None = None, since: datetime | None = None
@@ -48,7 +44,7 @@ class Ledger:
         if recipient is not None:
             query = query.where(ledger.c.recipient_key == recipient)
         if since is not None:
-            query = query.where(ledger.c.at >= since)
+            query = query.where(ledger.c.at >= since, ledger.c.id >= _first_id(since))
 
         def page(connection: Connection, before: int | None, rows: int) -> list[LedgerRow]:
             older = query if before is None else query.where(ledger.c.id < before)
@@ -57,30 +53,10 @@ class Ledger:
         return await self._long_work.gather(page, limit=limit, after=after, cursor_of=lambda row: row.id)
 
 
-def _sightings(entries: Sequence[LedgerEntry]) -> dict[tuple[str, str], datetime]:
-    return {
-        (entry.decision.recipient.lookup_key, entry.customer): entry.at
-        for entry in sorted(entries, key=lambda entry: entry.at)
-        if entry.customer is not None
-    }
-
-
-def _values(entry: LedgerEntry) -> dict[str, Any]:
-    decision = entry.decision
-    return {
-        "transaction_id": entry.transaction_id,
-        "at": entry.at,
-        "application": entry.application,
-        "recipient": decision.recipient.text,
-        "recipient_key": decision.recipient.lookup_key,
-        "customer": entry.customer or "",
-        "verdict": decision.verdict.value,
-        "reason": decision.reason.value,
-        "would_be": decision.would_be.value if decision.would_be else None,
-        "smarthost_reply": entry.smarthost_reply,
-        "message_id": entry.message_id,
-        "subject_digest": entry.subject_digest,
-    }
+def _first_id(since: datetime) -> ColumnElement[int]:
+    """An id before which no row is younger: rows come in the order of their times, but for clocks that disagree."""
+    older = select(ledger.c.id).where(SAMPLED, ledger.c.at < since - CLOCKS_APART)
+    return func.coalesce(older.order_by(ledger.c.at.desc()).limit(1).scalar_subquery(), 0)
 
 
 def _ledger_row(row: Row[Any]) -> LedgerRow:

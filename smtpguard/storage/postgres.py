@@ -1,47 +1,24 @@
-"""PostgreSQL: connections, transactions and look-ups.
+"""PostgreSQL: connections and transactions.
 
 The URL goes to libpq as it is: several hosts, TLS and service files are libpq's. Every wait has an end, on the server's
-side and on ours. Look-ups that arrive together are one statement, on a connection and a thread of their own.
+side and on ours.
 """
 
 import math
-import select as system_select
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import count
-from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import psycopg
-from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import TupleRow
-from sqlalchemy import (
-    Connection,
-    Engine,
-    QueuePool,
-    Text,
-    bindparam,
-    column,
-    create_engine,
-    event,
-    func,
-    make_url,
-    select,
-)
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, func, select
 from sqlalchemy.exc import DisconnectionError
 
-from smtpguard.domain.standing import NOTHING_ON_RECORD, AddressFacts
 from smtpguard.errors import StoreUnavailable
-from smtpguard.storage.driver_errors import as_store_error
-from smtpguard.storage.facts import fact_columns, facts_of
-from smtpguard.storage.line import Line, LineFailed
-from smtpguard.storage.tables import UtcDateTime, addresses
+from smtpguard.storage.postgres_connection import Channel, PromptConnection, is_stale
+from smtpguard.storage.postgres_hot_path import LOOKUP_SECONDS, PostgresHotPath
+from smtpguard.storage.recording import Detour
 
-LOOKUP_SECONDS = 5
-"""How long a look-up may take in all; after that the store is unavailable."""
 CONNECTION_DEFAULTS = {
     "application_name": "smtpguard",
     "client_encoding": "utf8",
@@ -64,10 +41,7 @@ _SET = "SELECT set_config(name, setting, false) FROM unnest(%s::text[], %s::text
 _SET_DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
-_DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 _DURABLE_COMMITS = frozenset({"on", "remote_apply", "remote_write", "local"})
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,30 +68,7 @@ LOOK_UP = Manner(
     },
     answer_seconds=LOOKUP_SECONDS,
 )
-
-
-class PromptConnection(psycopg.Connection[TupleRow]):
-    """A connection that closes itself when its server does not answer; time-outs of the server's own come first."""
-
-    answer_seconds = math.inf
-
-    def wait(self, gen: PQGen[T], *arguments: Any, **options: Any) -> T:
-        """Wait for one answer of the server; every statement goes through here."""
-        return super().wait(self._bounded(gen), *arguments, **options)
-
-    def _bounded(self, waiting: PQGen[T]) -> PQGen[T]:
-        """Pass on what the driver waits for; it is told of nothing every tenth of a second."""
-        deadline = monotonic() + self.answer_seconds
-        try:
-            wanted = next(waiting)
-            while True:
-                happened = yield wanted
-                if not happened and monotonic() > deadline:
-                    self.close()
-                    raise psycopg.OperationalError(f"the server did not answer within {self.answer_seconds} s")
-                wanted = waiting.send(happened)
-        except StopIteration as end:
-            return cast("T", end.value)
+RECORD = Manner(_SETTINGS | {"synchronous_commit": "off"}, answer_seconds=25)
 
 
 class PostgresDatabase:
@@ -168,17 +119,20 @@ class PostgresDatabase:
         """Take the advisory lock of upgrades."""
         connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
 
-    async def reader(self) -> "PostgresReader":
-        """Open the reader; it connects when it is asked."""
-        return PostgresReader(self)
+    async def hot_path(self, detour: Detour) -> PostgresHotPath:
+        """Open the hot path; it connects when it is asked, and needs no detour."""
+        del detour
+        return PostgresHotPath(
+            look_ups=Channel(lambda: self.connect(LOOK_UP)), recordings=Channel(lambda: self.connect(RECORD))
+        )
 
     def connect(self, manner: Manner) -> PromptConnection:
         """Connect; raises the driver's errors."""
         connection = PromptConnection.connect(**self._parameters)
         connection.answer_seconds = manner.answer_seconds
         try:
-            connection.execute(_SET, (list(manner.settings), list(manner.settings.values())))
             connection.execute(_SET_DURABLE)
+            connection.execute(_SET, (list(manner.settings), list(manner.settings.values())))
             connection.commit()
         except psycopg.Error:
             connection.close()
@@ -186,98 +140,7 @@ class PostgresDatabase:
         return connection
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """One look-up: some addresses, for one customer ('' for none), at one time."""
-
-    lookup_keys: Sequence[str]
-    customer: str
-    now: datetime
-
-
-class PostgresReader:
-    """Look-ups of all sessions, those that arrive together as one statement."""
-
-    def __init__(self, database: PostgresDatabase) -> None:
-        self._database = database
-        self._connection: PromptConnection | None = None
-        self._line = Line("smtpguard-lookups", self._look_up)
-
-    async def facts(self, lookup_keys: Sequence[str], *, customer: str, now: datetime) -> dict[str, AddressFacts]:
-        """Return the facts of every key."""
-        try:
-            facts = await self._line.ask(_Question(lookup_keys, customer, now), seconds=LOOKUP_SECONDS)
-        except TimeoutError:
-            raise StoreUnavailable(f"the store did not answer a look-up within {LOOKUP_SECONDS} s") from None
-        return dict(zip(lookup_keys, facts, strict=True))
-
-    async def close(self) -> None:
-        """Answer who waits, and disconnect."""
-        await self._line.close()
-        self._disconnect()
-
-    def _look_up(self, questions: Sequence[_Question]) -> list[list[AddressFacts]]:
-        try:
-            rows = self._connected().execute(_STATEMENT, _arrays(questions), prepare=True).fetchall()
-        except psycopg.Error as error:
-            problem = as_store_error(error)
-            if problem is None:
-                raise
-            self._disconnect()
-            raise LineFailed(str(problem)) from error
-        found = {position: facts_of(facts) for position, *facts in rows}
-        positions = count(1)  # WITH ORDINALITY counts from 1
-        return [[found.get(next(positions), NOTHING_ON_RECORD) for _ in question.lookup_keys] for question in questions]
-
-    def _connected(self) -> PromptConnection:
-        if self._connection is not None and _is_stale(self._connection):
-            self._disconnect()
-        if self._connection is None:
-            self._connection = self._database.connect(LOOK_UP)
-            self._connection.autocommit = True
-        return self._connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-def _look_up_statement() -> str:
-    """Compile the look-ups of a batch: (key, customer, time) in three arrays, facts with the position in these."""
-    arrays = [
-        bindparam("lookup_keys", type_=postgresql.ARRAY(Text)),
-        bindparam("customers", type_=postgresql.ARRAY(Text)),
-        bindparam("moments", type_=postgresql.ARRAY(UtcDateTime)),
-    ]
-    columns: list[Any] = [column("lookup_key", Text), column("customer", Text), column("now", UtcDateTime)]
-    asked = func.unnest(*arrays).table_valued(*columns, with_ordinality="position").render_derived(name="asked")
-    known = asked.join(addresses, addresses.c.lookup_key == asked.c.lookup_key)
-    facts = fact_columns(asked.c.customer, asked.c.now)
-    return str(select(asked.c.position, *facts).select_from(known).compile(dialect=_DIALECT))
-
-
-_STATEMENT = _look_up_statement().encode()
-
-
-def _arrays(questions: Sequence[_Question]) -> dict[str, list[Any]]:
-    return {
-        "lookup_keys": [lookup_key for question in questions for lookup_key in question.lookup_keys],
-        "customers": [question.customer for question in questions for _ in question.lookup_keys],
-        "moments": [question.now for question in questions for _ in question.lookup_keys],
-    }
-
-
 def _refuse_stale(driver_connection: PromptConnection, *_: object) -> None:
     """Let the pool connect anew where the server has hung up meanwhile."""
-    if _is_stale(driver_connection):
+    if is_stale(driver_connection):
         raise DisconnectionError
-
-
-def _is_stale(connection: PromptConnection) -> bool:
-    """Whether it has something to read although nothing was asked: that is the server's farewell."""
-    if connection.closed:
-        return True
-    poll = system_select.poll()
-    poll.register(connection.fileno(), system_select.POLLIN)
-    return bool(poll.poll(0))

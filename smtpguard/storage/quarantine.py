@@ -8,9 +8,11 @@ import builtins
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+from zstandard import ZstdCompressor
 
 from smtpguard.domain.audit import Act
 from smtpguard.domain.decision import Reason
@@ -21,16 +23,20 @@ from smtpguard.domain.quarantined import OPEN_STATES, MessageContent, Quarantine
 from smtpguard.errors import ActRefused, NotFound, StoreError
 from smtpguard.storage.audit_log import append_act
 from smtpguard.storage.contents import pack, unpack
-from smtpguard.storage.dialects import execute_rows
+from smtpguard.storage.driver_statement import StatementOnEither
 from smtpguard.storage.long_work import LongWork
 from smtpguard.storage.mailboxes import stored_mailbox
 from smtpguard.storage.tables import message_contents, quarantined_messages
 from smtpguard.storage.writer import Writer
 
+SMALL_OCTETS = 16_384
+"""Messages up to this size are packed on the event loop: a hop to a thread costs more than that takes."""
 BIG_OCTETS = 262_144
 """Of messages from this size on one at a time is packed and written: a hundred at once have their turns."""
 
 _OPEN = [state.value for state in OPEN_STATES]
+_KEEP_CONTENT = StatementOnEither(insert(message_contents))
+_KEEP_MESSAGE = StatementOnEither(insert(quarantined_messages))
 
 
 class Quarantine:
@@ -40,6 +46,7 @@ class Quarantine:
         self._writer = writer
         self._long_work = long_work
         self._big_one = asyncio.Lock()
+        self._small_ones = ZstdCompressor()  # to make one anew costs more than compressing
         # Each thread would keep the memory that compressing has once taken.
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="smtpguard-packer")
 
@@ -52,20 +59,29 @@ class Quarantine:
     ) -> None:
         """Keep a transaction's messages and their content; all is on disk when it returns.
 
-        The ``pieces`` of the content, not dot-stuffed, are read in a thread; what reading them raises is raised. Raises
-        StoreFull: nothing was kept; StoreUnavailable: what was kept, if anything, ``take_back`` removes.
+        The ``pieces`` of the content, not dot-stuffed, are read in a thread, those of a small message at once; what
+        reading them raises is raised. Raises StoreFull: nothing was kept; StoreUnavailable: what was kept, if anything,
+        ``take_back`` removes.
         """
         [transaction_id] = {message.transaction_id for message in messages}
         rows = [_values(message) for message in messages]
         async with self._big_one if messages[0].size >= BIG_OCTETS else nullcontext():
-            loop = asyncio.get_running_loop()
-            packed = await loop.run_in_executor(self._packer, pack, transaction_id, summary, pieces)
+            if messages[0].size <= SMALL_OCTETS:
+                packed = pack(transaction_id, summary, pieces, self._small_ones)
+            else:
+                packed = await self._packed_in_thread(transaction_id, summary, pieces)
 
             def work(connection: Connection) -> None:
-                connection.execute(insert(message_contents), packed)
-                execute_rows(connection, insert(quarantined_messages), rows)
+                _KEEP_CONTENT.execute(connection, [packed])
+                _KEEP_MESSAGE.execute(connection, rows)
 
             await self._writer.write(work, durable=True)
+
+    async def _packed_in_thread(
+        self, transaction_id: str, summary: HeaderSummary, pieces: Iterable[bytes]
+    ) -> dict[str, Any]:
+        work = partial(pack, transaction_id, summary, pieces, ZstdCompressor())
+        return await asyncio.get_running_loop().run_in_executor(self._packer, work)
 
     async def take_back(self, transaction_id: str) -> int:
         """Remove a transaction's messages that still wait, as if they had never been kept; return how many."""

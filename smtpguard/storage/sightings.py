@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, bindparam, case, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Dialect, bindparam, case, func, select, update
 
 from smtpguard.domain.mailbox import Mailbox
-from smtpguard.storage.dialects import Insert, execute_rows, insert_into
+from smtpguard.storage.dialects import POSTGRES, SQLITE, Insert, insert_into
+from smtpguard.storage.driver_statement import Cursor, DriverStatement
 from smtpguard.storage.tables import UtcDateTime, addresses, bindings
+
+Sightings = Mapping[tuple[str, str], datetime]
+"""When a lookup key was last seen with a customer."""
 
 _AT = bindparam("at", type_=UtcDateTime)
 _ADDRESS_ID = select(addresses.c.id).where(addresses.c.lookup_key == bindparam("key")).scalar_subquery()
@@ -25,23 +29,37 @@ _SEEN_AGAIN = (
 def see_address(connection: Connection, mailbox: Mailbox, at: datetime) -> None:
     """Put an address on record; its text stays as it was first seen."""
     seen = {"lookup_key": mailbox.lookup_key, "address": mailbox.text, "first_seen": at, "last_seen": at}
-    connection.execute(upsert_addresses(connection), seen)
+    connection.execute(upsert_addresses(connection.dialect), seen)
 
 
-def see_bindings(connection: Connection, seen: Mapping[tuple[str, str], datetime]) -> None:
+def see_bindings(connection: Connection, seen: Sightings) -> None:
     """Bind (lookup key, customer) pairs; an address that is not on record is not put there by this."""
-    rows = [{"key": key, "to": customer, "at": at} for (key, customer), at in sorted(seen.items())]
-    if not rows or execute_rows(connection, _SEEN_AGAIN, rows) == len(rows):
-        return
-    known = insert_into(connection, addresses).on_conflict_do_nothing(index_elements=[addresses.c.lookup_key])
-    execute_rows(connection, known.values(lookup_key=bindparam("key"), address=bindparam("key")), rows)
-    values = {"address_id": _ADDRESS_ID, "customer": bindparam("to"), "first_seen": _AT, "last_seen": _AT}
-    execute_rows(connection, upsert_bindings(connection).values(values), rows)
+    _BINDINGS[connection.dialect.name].see(connection.connection.cursor(), seen)
 
 
-def upsert_addresses(connection: Connection) -> Insert:
+class BindingUpserts:
+    """``see_bindings`` as the driver of one engine takes it."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        known = insert_into(dialect, addresses).on_conflict_do_nothing(index_elements=[addresses.c.lookup_key])
+        values = {"address_id": _ADDRESS_ID, "customer": bindparam("to"), "first_seen": _AT, "last_seen": _AT}
+        self._see_again = DriverStatement(_SEEN_AGAIN, dialect)
+        self._know = DriverStatement(known.values(lookup_key=bindparam("key"), address=bindparam("key")), dialect)
+        self._bind = DriverStatement(upsert_bindings(dialect).values(values), dialect)
+
+    def see(self, cursor: Cursor, seen: Sightings) -> None:
+        """Execute them; most pairs were seen before."""
+        if not seen:
+            return
+        rows = [{"key": key, "to": customer, "at": at} for (key, customer), at in sorted(seen.items())]
+        if self._see_again.execute(cursor, rows) < len(rows):
+            self._know.execute(cursor, rows)
+            self._bind.execute(cursor, rows)
+
+
+def upsert_addresses(dialect: Dialect) -> Insert:
     """An INSERT that keeps the text and ``first_seen`` of an address on record, and moves ``last_seen`` forwards."""
-    insert = insert_into(connection, addresses)
+    insert = insert_into(dialect, addresses)
     first = addresses.c.first_seen.is_(None)
     values = {
         "address": case((first, insert.excluded.address), else_=addresses.c.address),
@@ -51,12 +69,17 @@ def upsert_addresses(connection: Connection) -> Insert:
     return insert.on_conflict_do_update(index_elements=[addresses.c.lookup_key], set_=values)
 
 
-def upsert_bindings(connection: Connection) -> Insert:
+def upsert_bindings(dialect: Dialect) -> Insert:
     """An INSERT that moves ``last_seen`` of a binding forwards."""
-    insert = insert_into(connection, bindings)
+    insert = insert_into(dialect, bindings)
     values = {"last_seen": _later(bindings.c.last_seen, insert)}
     return insert.on_conflict_do_update(index_elements=list(bindings.primary_key), set_=values)
 
 
 def _later(last_seen: Column[Any], insert: Insert) -> ColumnElement[Any]:
     return case((insert.excluded.last_seen > last_seen, insert.excluded.last_seen), else_=last_seen)
+
+
+SQLITE_BINDINGS = BindingUpserts(SQLITE)
+POSTGRES_BINDINGS = BindingUpserts(POSTGRES)
+_BINDINGS = {SQLITE.name: SQLITE_BINDINGS, POSTGRES.name: POSTGRES_BINDINGS}

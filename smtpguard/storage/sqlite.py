@@ -1,43 +1,33 @@
-"""SQLite: connections, transactions and look-ups of the embedded store.
+"""SQLite: connections and transactions of the embedded store, which has a write-ahead log."""
 
-Write-ahead log; look-ups run straight on the event loop, where they cost less than a hop to a thread, on a connection
-that cannot write.
-"""
-
-import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event, select
-from sqlalchemy.dialects.sqlite import pysqlite
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 
-from smtpguard.domain.standing import NOTHING_ON_RECORD, AddressFacts
 from smtpguard.errors import StoreUnavailable
-from smtpguard.storage.dialects import storing
-from smtpguard.storage.driver_errors import translated
-from smtpguard.storage.facts import fact_columns, facts_of
-from smtpguard.storage.tables import Key, UtcDateTime, addresses
+from smtpguard.storage.recording import Detour
+from smtpguard.storage.sqlite_hot_path import SqliteHotPath
 
 BUSY_SECONDS = 10
 """How long a writer waits for the transaction of another process."""
 PATIENT_SECONDS = 60
-READER_BUSY_SECONDS = 0.2
-"""A look-up waits for no writer, only for the recovery after a crash; it must not hold up the event loop."""
-KEYS_AT_ONCE = 100
-"""Look-ups between two turns of the event loop: about a millisecond."""
+CHECKPOINT_BUSY_SECONDS = 0.2
+"""How long a checkpoint waits for others; it has the write lock meanwhile."""
+LOG_PAGES = 4000
+"""After a commit that makes the log longer, who has committed moves it."""
 MAX_LOG_BYTES = 67_108_864
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     f"PRAGMA journal_size_limit = {MAX_LOG_BYTES}",
+    f"PRAGMA wal_autocheckpoint = {LOG_PAGES}",
 )
 _SYNCHRONOUS_FULL = 2
-_DIALECT = pysqlite.dialect(paramstyle="named")
 
 
 class SqliteDatabase:
@@ -92,40 +82,10 @@ class SqliteDatabase:
     def lock_schema(self, connection: Connection) -> None:
         """Nothing to do: a transaction that writes has SQLite's only write lock from its beginning."""
 
-    async def reader(self) -> "SqliteReader":
-        """Open the reader."""
-        return SqliteReader(_connect(self._path, busy_seconds=READER_BUSY_SECONDS))
-
-
-class SqliteReader:
-    """Look-ups, straight on the event loop."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._connection.execute("PRAGMA query_only = ON")
-        facts = fact_columns(bindparam("customer", type_=Key), bindparam("now", type_=UtcDateTime))
-        asked = addresses.c.lookup_key == bindparam("lookup_key")
-        statement = select(*facts).where(asked).compile(dialect=_DIALECT)
-        self._statement = str(statement)
-        self._constants = statement.params
-        self._stored = storing(_DIALECT, UtcDateTime())
-
-    async def facts(self, lookup_keys: Sequence[str], *, customer: str, now: datetime) -> dict[str, AddressFacts]:
-        """Return the facts of every key."""
-        parameters = self._constants | {"customer": customer, "now": self._stored(now)}
-        answer: dict[str, AddressFacts] = {}
-        for start in range(0, len(lookup_keys), KEYS_AT_ONCE):
-            if start:
-                await asyncio.sleep(0)
-            with translated():
-                for lookup_key in lookup_keys[start : start + KEYS_AT_ONCE]:
-                    row = self._connection.execute(self._statement, parameters | {"lookup_key": lookup_key}).fetchone()
-                    answer[lookup_key] = facts_of(row) if row else NOTHING_ON_RECORD
-        return answer
-
-    async def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+    async def hot_path(self, detour: Detour) -> SqliteHotPath:
+        """Open the hot path and its checkpoints, which do not wait for long."""
+        hot = _connect(self._path, busy_seconds=BUSY_SECONDS)
+        return SqliteHotPath(hot, _connect(self._path, busy_seconds=CHECKPOINT_BUSY_SECONDS), detour)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from smtpguard.errors import StoreUnavailable
 from smtpguard.storage.address_book import AddressBook
@@ -42,12 +43,12 @@ async def open_store(url: str) -> AsyncIterator[Store]:
         await _verify_durability(writer, database)
         quarantine = Quarantine(writer, long_work)
         stack.push_async_callback(quarantine.close)
-        reader = await database.reader()
-        stack.push_async_callback(reader.close)
+        hot_path = await database.hot_path(partial(writer.write, durable=False))
+        stack.push_async_callback(hot_path.close)
         yield Store(
-            address_book=AddressBook(reader, writer, long_work),
+            address_book=AddressBook(hot_path, writer, long_work),
             quarantine=quarantine,
-            ledger=Ledger(writer, long_work),
+            ledger=Ledger(hot_path, long_work),
             audit_log=AuditLog(writer, long_work),
         )
 

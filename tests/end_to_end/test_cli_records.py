@@ -4,7 +4,6 @@ import json
 import re
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 
 import psycopg
 import pytest
@@ -37,7 +36,7 @@ def change_an_act(url: str, number: int, *, why: str) -> None:
 def entry(recipient: str, **changes) -> LedgerEntry:
     decision = Decision(parse_mailbox(recipient), Verdict.RELAY, Reason.VERIFIED)
     made = LedgerEntry("01K2ABCDEFGHJKMNPQRS", clock(), "crm", decision, "C-1", "250 2.0.0 queued", "<1@x.example>", "")
-    return replace(made, **changes)
+    return made._replace(**changes)
 
 
 async def test_ledger_as_json(smtpguard):

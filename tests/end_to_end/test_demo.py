@@ -117,7 +117,7 @@ async def test_commands_it_shows_can_be_pasted(tmp_path):
         released = await demo.paste(" quarantine release")
         await demo.read_until("The mail server delivered a message to ")
         log = re.search(r"The log of the guard: (\S+)", demo.out)[1]
-        assert '"event": "transaction-ended"' in Path(log).read_text(encoding="utf-8")
+        assert '"event":"transaction-ended"' in Path(log).read_text(encoding="utf-8")
         demo.process.send_signal(signal.SIGINT)
         _, err = await demo.process.communicate()
 

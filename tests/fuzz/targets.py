@@ -5,7 +5,7 @@ They know of no fuzzer: ``python -m tests.fuzz`` drives them, and a test of the 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from smtpguard.domain.envelope import NULL_REVERSE_PATH
@@ -15,7 +15,7 @@ from smtpguard.domain.message import (
     DotRewriter,
     HeaderTooBigError,
     WireScan,
-    header_fields,
+    read_header,
     stuff,
     unstuff,
 )
@@ -25,9 +25,11 @@ from smtpguard.relay.parser import PeerReply, ReplyParser, ReplySyntaxError
 from smtpguard.smtp.commands import CommandError, decode_xtext, parse_bdat, parse_mail, parse_rcpt
 from smtpguard.smtp.data import ChunkedIntake, ConnectionEndedError, read_chunk, read_data
 from smtpguard.smtp.extensions import Extensions
+from smtpguard.smtp.input import Input
 from smtpguard.smtp.sasl import exchange
 from smtpguard.smtp.xclient import UNKNOWN_PEER, parse_xclient
 from smtpguard.spool import Spool, WireMessage
+from tests.unit.domain.reference import fields_line_by_line
 
 Target = Callable[[bytes], Coroutine[Any, Any, None] | None]
 """Some want an event loop."""
@@ -223,49 +225,24 @@ def _check_words(error: Exception) -> None:
 
 
 def header(octets: bytes) -> None:
-    """Fields stand one behind the other from the start, and are those that are found line by line.
+    """The fields of each name are those that are found line by line, and the header section ends where they end.
 
-    Cut anywhere, either the same fields are read or none: never one short, never one fewer.
+    Cut anywhere, either the same header is read or none: never a field short, never one fewer.
     """
-    fields = header_fields(octets)
-    position = 0
-    for field in fields:
-        assert field.start == position
-        assert octets[field.end - 2 : field.end] == b"\r\n"
-        assert octets[field.start : field.end].lower().startswith(field.name.encode())
-        assert not set(field.value) & set(b"\r\n")
-        position = field.end
-    assert position <= MAX_HEADER_OCTETS
-    assert [(field.name, field.start, field.end) for field in fields] == list(_fields_line_by_line(octets))
-    for cut in {len(octets) // 3, len(octets) // 2, max(0, len(octets) - 1), *(field.end for field in fields)}:
+    fields = list(fields_line_by_line(octets))
+    read = read_header(octets)
+    assert len(read) == (fields[-1][2] if fields else 0) <= MAX_HEADER_OCTETS
+    for name in {name for name, _, _ in fields}:
+        spans = [(start, end) for each, start, end in fields if each == name]
+        assert read.spans(name) == spans
+        assert read.values(name) == [_value(octets[start:end]) for start, end in spans]
+    for cut in {len(octets) // 3, len(octets) // 2, max(0, len(octets) - 1), *(end for _, _, end in fields)}:
         with contextlib.suppress(HeaderTooBigError):
-            assert header_fields(octets[:cut], is_cut=True) == fields
+            assert len(read_header(octets[:cut], is_cut=True)) == len(read)
 
 
-def _fields_line_by_line(octets: bytes) -> Iterator[tuple[str, int, int]]:
-    """Read a header a second time: name, start and end of each field."""
-    *lines, _ = octets.split(b"\r\n")
-    name, start, position = "", 0, 0
-    for line in lines:
-        is_clean = not set(line) & set(b"\r\n")
-        end = position + len(line) + 2
-        if not (name and is_clean and line[:1] in {b" ", b"\t"}):
-            if name:
-                yield name, start, position
-            name, start = _field_name(line) if is_clean else "", position
-            if not name:
-                return
-        position = end
-    if name:
-        yield name, start, position
-
-
-def _field_name(line: bytes) -> str:
-    """Return what stands before the colon in lower case, "" where no field begins."""
-    before, colon, _ = line.partition(b":")
-    name = before.rstrip(b" \t")
-    is_name = colon and 0 < len(name) <= 200 and all(33 <= octet <= 126 for octet in name)
-    return name.decode("ascii").lower() if is_name else ""
+def _value(field: bytes) -> bytes:
+    return field.partition(b":")[2].replace(b"\r\n", b"").strip(b" \t")
 
 
 async def data(octets: bytes) -> None:
@@ -274,7 +251,7 @@ async def data(octets: bytes) -> None:
     step = 1 + (cut[0] if cut else 0) + len(stream) // 50  # however big, some fifty pieces
     end = (b"\r\n" + stream).find(b"\r\n.\r\n")
     spool = _spool()
-    reader = asyncio.StreamReader()
+    reader = Input(asyncio.get_running_loop())
     message = spool.message()
     reading = asyncio.get_running_loop().create_task(
         read_data(reader, message, limit=SIZE_LIMIT, on_progress=lambda _: None)
@@ -289,7 +266,7 @@ async def data(octets: bytes) -> None:
         assert end < 0
     else:
         assert end >= 0
-        assert await reader.read() == stream[end + 3 :]
+        assert reader.pending == stream[end + 3 :]
         await _check_message(message, stream[:end], refusal)
     message.close()
     assert spool.buffered_bytes == 0
@@ -328,12 +305,12 @@ async def _check_chunks(content: bytes, pieces: list[bytes]) -> None:
     spool = _spool()
     message = spool.message()
     intake = ChunkedIntake(message, limit=SIZE_LIMIT)
-    reader = asyncio.StreamReader()
+    reader = Input(asyncio.get_running_loop())
     reader.feed_data(content + b"NOOP\r\n")
     for number, piece in enumerate(pieces, start=1):
         refusal = await read_chunk(reader, len(piece), intake, last=number == len(pieces), on_progress=lambda _: None)
     reader.feed_eof()
-    assert await reader.read() == b"NOOP\r\n"
+    assert reader.pending == b"NOOP\r\n"
     await _check_message(message, stuff(ended), refusal)
     message.close()
     assert spool.buffered_bytes == 0

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.service.logins import hash_password
-from smtpguard.smtp.connection import SessionContext
+from smtpguard.smtp.context import SessionContext
 from tests.fuzz import model
 from tests.support.certificates import make_certificates
 from tests.support.eventually import eventually

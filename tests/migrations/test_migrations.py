@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from smtpguard.storage import current_revision, head_revision, upgrade
 from smtpguard.storage.database import database_at
 from smtpguard.storage.schema import locked, migrations
-from smtpguard.storage.tables import addresses, bindings, metadata
+from smtpguard.storage.tables import addresses, bindings, ledger, metadata
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,22 @@ def test_down_to_nothing_and_up_again(empty_url) -> None:
     upgrade(empty_url)
     assert head_revision() == current_revision(empty_url)
     assert [] == differences(empty_url)
+
+
+def test_ledger_of_the_first_version_is_kept(empty_url) -> None:
+    """And can be listed by its times."""
+    database = database_at(empty_url)
+    database.create()
+    with locked(database) as connection:
+        command.upgrade(migrations(connection), "0001")
+        values = {column.name: "" for column in ledger.c if column is not ledger.c.id}
+        connection.execute(insert(ledger), [values | {"at": NOW} for _ in range(300)])
+
+    upgrade(empty_url)
+
+    with locked(database) as connection:
+        assert [NOW] * 300 == list(connection.execute(select(ledger.c.at)).scalars())
+        assert "ix_ledger_at" not in {index["name"] for index in inspect(connection).get_indexes("ledger")}
 
 
 def test_upgrades_at_the_same_time(empty_url) -> None:

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from smtpguard.app import Desks
 from smtpguard.domain.quarantined import QuarantineState
+from tests.support.eventually import eventually
 from tests.support.guard import guarding, verify
 from tests.support.scripted_smarthost import (
     Action,
@@ -77,6 +78,7 @@ class Fault:
     deaf: bool = False
     """The smarthost reads no more, and so sees no end either."""
     wire: bytes = WIRE
+    recipients: tuple[str, ...] = (ALICE, BOB, STRANGER)
 
     def __str__(self) -> str:
         return self.name
@@ -391,7 +393,7 @@ async def meet(fault: Fault, bench: Bench, smarthost: ScriptedSmarthost, *, send
     """
     if fault.reused:
         await send_good_message(bench, smarthost)
-    before = len(smarthost.messages)
+    before, logged = len(smarthost.messages), len(bench.log())
     for step, action in fault.script.items():
         setattr(smarthost, step, action)
     async with greeted(bench.port) as client:
@@ -399,7 +401,7 @@ async def meet(fault: Fault, bench: Bench, smarthost: ScriptedSmarthost, *, send
         await client.ask("NOOP", "250 *")
     for step in fault.script:
         setattr(smarthost, step, {} if step == "body" else None)
-    await assert_left(fault.expected, bench, smarthost.messages[before:])
+    await assert_left(fault.expected, bench, smarthost.messages[before:], logged=logged)
     assert all(message.wire.endswith(fault.wire) for message in smarthost.messages[before:])
     await send_good_message(bench, smarthost)
     if not fault.deaf:
@@ -412,6 +414,7 @@ async def meet_before_the_dot(action: Action, expected: Expected, bench: Bench, 
     Another process's lock on the store holds the guard up where it commits its quarantine.
     """
     await send_good_message(bench, smarthost)
+    logged = len(bench.log())
     whole = len(smarthost.messages[0].wire)
     done = asyncio.Event()
 
@@ -428,15 +431,16 @@ async def meet_before_the_dot(action: Action, expected: Expected, bench: Bench, 
             await done.wait()
         await client.expect(expected.end)
     smarthost.body = {}
-    await assert_left(expected, bench, smarthost.messages[1:])
+    await assert_left(expected, bench, smarthost.messages[1:], logged=logged)
     await send_good_message(bench, smarthost)
 
 
 async def meet_nobody(bench: Bench) -> None:
     """Let a transaction meet a smarthost that is down."""
+    logged = len(bench.log())
     async with greeted(bench.port) as client:
         await _converse(client, Fault("down", {}, UNAVAILABLE_AT_RCPT), by_data)
-    await assert_left(UNAVAILABLE_AT_RCPT, bench, [])
+    await assert_left(UNAVAILABLE_AT_RCPT, bench, [], logged=logged)
 
 
 @contextmanager
@@ -464,14 +468,19 @@ async def by_bdat(client: Transcript, wire: bytes) -> None:
 async def _converse(client: Transcript, fault: Fault, send: SendMessage) -> None:
     expected = fault.expected
     await client.ask("MAIL FROM:<billing@shop.example>", "250 *")
-    for recipient, said in [(ALICE, expected.alice), (BOB, expected.bob), (STRANGER, "250 2.1.5 *")]:
-        await client.ask(f"RCPT TO:<{recipient}>", said)
+    said = {ALICE: expected.alice, BOB: expected.bob, STRANGER: "250 2.1.5 *"}
+    for recipient in fault.recipients:
+        await client.ask(f"RCPT TO:<{recipient}>", said[recipient])
     await send(client, fault.wire)
     await client.expect(expected.end)
 
 
-async def assert_left(expected: Expected, bench: Bench, arrived: Sequence[Transaction]) -> None:
-    """Smarthost, log, quarantine and ledger have what is expected of the last transaction, and nothing else of it."""
+async def assert_left(expected: Expected, bench: Bench, arrived: Sequence[Transaction], *, logged: int) -> None:
+    """Smarthost, log, quarantine and ledger have what is expected of the last transaction, and nothing else of it.
+
+    ``logged`` transactions were logged before it.
+    """
+    await eventually(lambda: len(bench.log()) > logged)
     assert [tuple(message.recipients) for message in arrived] == ([expected.arrived] if expected.arrived else [])
     line = bench.log()[-1]
     assert line["outcome"] == expected.outcome
@@ -491,8 +500,9 @@ def of(line: Mapping[str, Any], record: Any) -> bool:
 
 async def send_good_message(bench: Bench, smarthost: ScriptedSmarthost) -> None:
     """A message of a new session is relayed and kept."""
-    before = len(smarthost.messages)
+    before, logged = len(smarthost.messages), len(bench.log())
     async with greeted(bench.port) as client:
         assert (await client.message(ALICE, STRANGER)).startswith("250 2.0.0 ")
     assert [message.recipients for message in smarthost.messages[before:]] == [[ALICE]]
+    await eventually(lambda: len(bench.log()) > logged)
     assert bench.log()[-1]["outcome"] == "accepted"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from smtpguard.domain.envelope import parse_reverse_path
 from smtpguard.domain.mailbox import parse_mailbox, split_path
-from smtpguard.domain.message import header_fields, value_of
+from smtpguard.domain.message import read_header
 from smtpguard.errors import MailboxSyntaxError
 
 LOOPBACK = "127.0.0.1"
@@ -37,7 +37,7 @@ class MailServer:
 
     def deliver(self, recipients: list[str], message: bytes) -> None:
         """Put a message into mailboxes."""
-        message_id = value_of(header_fields(message), "message-id").decode("ascii", "replace")
+        message_id = read_header(message).value("message-id").decode("ascii", "replace")
         for recipient in recipients:
             delivery = Delivery(recipient, message_id)
             self.deliveries.append(delivery)

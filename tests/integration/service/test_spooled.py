@@ -6,6 +6,7 @@ A message of more than SPOOL_ABOVE octets behind its header lies in a file.
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import dkim
 import pytest
@@ -14,6 +15,7 @@ from smtpguard.domain.envelope import Body, MailParameters, RcptParameters
 from smtpguard.domain.message import MAX_HEADER_OCTETS, stuff
 from smtpguard.errors import ActRefused
 from smtpguard.service.header import MAX_RECEIVED_FIELDS
+from tests.support.eventually import eventually
 from tests.support.guard import RunningGuard, guarding, verify
 from tests.support.scripted_smarthost import CAPABILITIES, ScriptedSmarthost
 from tests.support.transcript import Transcript, greeted
@@ -165,12 +167,25 @@ async def test_message_that_goes_in_circles(guard, smarthost, fields, said) -> N
 
 
 async def test_no_room_in_memory(sqlite_url, smarthost) -> None:
-    """The message is read to its end; nothing is left of it, and others pass."""
-    smtp = {"spool_above": 1_048_576, "max_buffered_bytes": 1_048_576}
-    async with guarding(sqlite_url, smarthost.port, smtp=smtp) as guard, greeted(guard.port) as client:
-        assert (await send(client, HEADER + b"a" * 1_048_576 + b"\r\n", STRANGER)).startswith("452 4.3.1 ")
+    """Headers of others fill it: the message is read to its end, nothing is left of it, and later it passes."""
+    smtp = {"max_buffered_bytes": 1_048_576}
+    async with AsyncExitStack() as stack:
+        guard = await stack.enter_async_context(guarding(sqlite_url, smarthost.port, smtp=smtp))
+        spool = guard.guard._server._context.acceptor.spool
+        client, *others = [await stack.enter_async_context(greeted(guard.port)) for _ in range(5)]
+        for each in (client, *others):
+            await each.envelope(STRANGER)
+            await each.ask("DATA", "354 *")
+        for each in others:
+            await each.send_octets(b"X-Filler: " + b"a" * 250_000)
+        await eventually(lambda: spool.buffered_bytes > 1_000_000)
+        await client.send_octets(HEADER + b"a" * 60_000)
+        await client.ask("\r\n.", "452 4.3.1 *")
         assert await guard.waiting() == []
-        assert (await send(client, HEADER + b"a" * 1_000_000 + b"\r\n", STRANGER)).startswith("250 ")
+        for each in others:
+            await each.ask("\r\n.", "250 *")
+        assert (await send(client, HEADER + b"a" * 60_000 + b"\r\n", STRANGER)).startswith("250 ")
+    assert spool.buffered_bytes == 0
 
 
 async def test_spool_directory_is_gone(guard, smarthost, tmp_path) -> None:

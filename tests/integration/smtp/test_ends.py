@@ -188,7 +188,7 @@ async def test_long_password(sqlite_url, smarthost) -> None:
 async def test_tls_that_is_required_from_now_on(sqlite_url, smarthost, certificates) -> None:
     tls = {"certificate_file": certificates.server_file}
     async with guarding(sqlite_url, smarthost.port, tls=tls) as guard, greeted(guard.port) as client:
-        guard.guard.reload(make_settings(sqlite_url, smarthost.port, tls=tls | {"required": True}))
+        await guard.guard.reload(make_settings(sqlite_url, smarthost.port, tls=tls | {"required": True}))
         await client.ask("MAIL FROM:<a@b.example>", "530 5.7.0 *")
         await client.send_octets(b"BDAT 6 LAST\r\nNOOP\r\n")
         await client.expect("530 5.7.0 *")
@@ -199,7 +199,7 @@ async def test_certificate_that_a_listener_needs_stays(sqlite_url, smarthost, ce
     sections = {"smtp": {"tls_listen": "127.0.0.1:0"}, "tls": {"certificate_file": certificates.server_file}}
     async with guarding(sqlite_url, smarthost.port, **sections) as guard:
         with pytest.raises(SettingsError, match=r"without a restart: smtp\.tls_listen"):
-            guard.guard.reload(make_settings(sqlite_url, smarthost.port))
+            await guard.guard.reload(make_settings(sqlite_url, smarthost.port))
         async with connected(guard.tls_port, certificates.client_context()) as client:
             await client.hello()
 

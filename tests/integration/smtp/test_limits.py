@@ -1,7 +1,9 @@
 """The limits of a session: each answers with its 4yz, and takes nothing from anybody else."""
 
 import asyncio
+import io
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -171,30 +173,33 @@ async def test_no_command_is_carried_out_behind_a_421(sqlite_url, smarthost) -> 
 
 
 async def test_memory_that_is_used_up(sqlite_url, smarthost) -> None:
-    smtp = {"max_buffered_bytes": 1_048_576, "spool_above": 600_000}
-    async with guarding(sqlite_url, smarthost.port, smtp=smtp) as guard:
+    """By headers that go on and on: no message is begun then."""
+    async with AsyncExitStack() as stack:
+        smtp = {"max_buffered_bytes": 1_048_576}
+        guard = await stack.enter_async_context(guarding(sqlite_url, smarthost.port, smtp=smtp))
         await verify(guard.desks, ALICE)
         spool = guard.guard._server._context.acceptor.spool
-        async with greeted(guard.port) as first, greeted(guard.port) as second:
-            await first.envelope(ALICE)
-            await first.ask("DATA", "354 *")
-            await first.send_octets(b"Subject: x\r\n\r\n" + b"x" * 500_000)
-            await eventually(lambda: spool.buffered_bytes > 500_000)
-            await second.envelope(ALICE)
-            await second.ask("DATA", "452 4.3.1 *")
-            await second.ask("BDAT 5 LAST\r\nabc", "452 4.3.1 *")
-            await first.ask("\r\n.", "250 *")
-            await second.envelope(ALICE)  # a refused chunk ends the transaction
-            await second.ask("DATA", "354 *")
-            await second.ask(".", "250 *")
-        assert spool.buffered_bytes == 0
+        client, *others = [await stack.enter_async_context(greeted(guard.port)) for _ in range(5)]
+        for each in others:
+            await each.envelope(ALICE)
+            await each.ask("DATA", "354 *")
+            await each.send_octets(b"Subject: " + b"x" * 240_000)
+        await eventually(lambda: spool.buffered_bytes > 960_000)
+        await client.envelope(ALICE)
+        await client.ask("DATA", "452 4.3.1 *")
+        await client.ask("BDAT 5 LAST\r\nabc", "452 4.3.1 *")
+        for each in others:
+            await each.ask("\r\n.", "250 *")
+        await client.envelope(ALICE)  # a refused chunk ends the transaction
+        await client.ask("DATA", "354 *")
+        await client.ask(".", "250 *")
+    assert spool.buffered_bytes == 0
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_message_that_is_refused_as_it_comes_is_logged_with_its_reply(
-    sqlite_url, smarthost, chunked, capsys
-) -> None:
-    configure_logging(format_="json", level="info")
+async def test_message_that_is_refused_as_it_comes_is_logged_with_its_reply(sqlite_url, smarthost, chunked) -> None:
+    log = io.StringIO()
+    configure_logging(format_="json", level="info", stream=log)
     async with guarding(sqlite_url, smarthost.port, smtp={"max_message_bytes": 2000}) as guard:
         await verify(guard.desks, ALICE)
         async with greeted(guard.port) as client:
@@ -206,7 +211,8 @@ async def test_message_that_is_refused_as_it_comes_is_logged_with_its_reply(
                 await client.ask("DATA", "354 *")
                 await client.send_octets(wire + b".\r\n")
             await client.expect("552 5.3.4 *")
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    await eventually(lambda: "transaction-ended" in log.getvalue())
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
     (ended,) = [line for line in lines if line["event"] == "transaction-ended"]
 
     assert (ended["outcome"], ended["reply"][:9]) == ("refused", "552 5.3.4")

@@ -21,15 +21,15 @@ async def smarthost():
         yield smarthost
 
 
-def reload(guard, **sections) -> tuple[str, ...]:
+async def reload(guard, **sections) -> tuple[str, ...]:
     settings = make_settings(guard.settings.store.url, guard.settings.smarthost.port, **sections)
-    return guard.guard.reload(settings)
+    return await guard.guard.reload(settings)
 
 
 async def test_open_session_is_under_the_new_policy_from_its_next_message(sqlite_url, smarthost) -> None:
     async with guarding(sqlite_url, smarthost.port) as guard, greeted(guard.port) as client:
         await client.ask("MAIL FROM:<a@b.example>", "250 *")
-        assert reload(guard, policy={"unverified": "reject"}) == ()
+        assert await reload(guard, policy={"unverified": "reject"}) == ()
         await client.ask(f"RCPT TO:<{STRANGER}>", "250 *")  # this one began under the old policy
         await client.ask("RSET", "250 *")
         await client.ask("MAIL FROM:<a@b.example>", "250 *")
@@ -39,7 +39,7 @@ async def test_open_session_is_under_the_new_policy_from_its_next_message(sqlite
 async def test_application_that_was_taken_out_may_submit_no_more(sqlite_url, smarthost) -> None:
     async with guarding(sqlite_url, smarthost.port, application=[LOCAL]) as guard, greeted(guard.port) as client:
         await client.message(STRANGER)
-        reload(guard, application=[{"name": "crm", "networks": "10.0.0.0/8"}])
+        await reload(guard, application=[{"name": "crm", "networks": "10.0.0.0/8"}])
         await client.ask("MAIL FROM:<a@b.example>", "250 *")
         await client.ask(f"RCPT TO:<{STRANGER}>", "554 5.7.1 *")
 
@@ -50,7 +50,7 @@ async def test_password_that_was_changed(sqlite_url, smarthost) -> None:
     async with guarding(sqlite_url, smarthost.port, smtp=smtp, application=[old]) as guard:
         async with greeted(guard.port) as client:
             await client.log_in("shop", "old")
-            reload(guard, smtp=smtp, application=[new])
+            await reload(guard, smtp=smtp, application=[new])
             await client.message(STRANGER)  # it proved who it is, and still is somebody
         async with greeted(guard.port) as client:
             await client.log_in("shop", "old", "535 *")
@@ -65,7 +65,7 @@ async def test_certificate_is_replaced(sqlite_url, smarthost, tmp_path) -> None:
         async with connected(guard.tls_port, old.client_context()) as client:
             await client.hello()
             old.server_file.write_bytes(new.server_file.read_bytes())
-            assert reload(guard, **sections) == ()
+            assert await reload(guard, **sections) == ()
             await client.message(STRANGER)  # the session goes on
         async with connected(guard.tls_port, new.client_context()) as client:
             await client.hello()
@@ -80,7 +80,7 @@ async def test_broken_certificate_changes_nothing(sqlite_url, smarthost, tmp_pat
     async with guarding(sqlite_url, smarthost.port, tls=tls) as guard:
         certificates.server_file.write_text("broken")
         with pytest.raises(SettingsError, match=r"tls\.certificate_file"):
-            reload(guard, tls=tls, policy={"unverified": "reject"})
+            await reload(guard, tls=tls, policy={"unverified": "reject"})
         async with greeted(guard.port) as client:
             await client.starttls(certificates.client_context())
             await client.ask("EHLO app.example", "250-*")
@@ -89,6 +89,6 @@ async def test_broken_certificate_changes_nothing(sqlite_url, smarthost, tmp_pat
 
 async def test_what_wants_a_restart_is_named(sqlite_url, smarthost) -> None:
     async with guarding(sqlite_url, smarthost.port) as guard:
-        want_restart = reload(guard, smtp={"max_recipients": 5}, log={"level": "debug"})
+        want_restart = await reload(guard, smtp={"max_recipients": 5}, log={"level": "debug"})
 
     assert want_restart == ("smtp", "log")

@@ -42,3 +42,37 @@ async def test_kill_9_after_keep(store_url, kept_before) -> None:
         assert said == found[: len(said)]
         assert len(found) - len(said) <= 1
         assert all([(await store.quarantine.content(message_id)).message for message_id in found])
+
+
+RECORDER = """
+import asyncio, sys
+from smtpguard.storage import open_store
+from tests.integration.storage.builders import entry
+
+async def main(url):
+    async with open_store(url) as store:
+        while True:
+            one = entry()
+            await store.ledger.record([one])
+            print(one.transaction_id, flush=True)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_kill_9_after_record(store_url) -> None:
+    """A relaxed commit survives the death of the process."""
+    recorder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", RECORDER, store_url, stdout=asyncio.subprocess.PIPE
+    )
+    assert recorder.stdout is not None
+    said = [(await recorder.stdout.readline()).decode().strip() for _ in range(50)]
+    recorder.kill()
+    said += (await recorder.stdout.read()).decode().split()
+    await recorder.wait()
+
+    async with open_store(store_url) as store:
+        found = [row.entry.transaction_id for row in await store.ledger.list(limit=0, after=None)][::-1]
+
+    assert said == found[: len(said)]
+    assert len(found) - len(said) <= 1

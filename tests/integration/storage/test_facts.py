@@ -6,13 +6,17 @@ import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import insert
 
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.standing import NOTHING_ON_RECORD, AddressFacts, Voucher
 from smtpguard.storage import open_store
-from smtpguard.storage.postgres import _STATEMENT, LOOK_UP, PostgresDatabase
-from smtpguard.storage.sqlite import SqliteReader, _connect
+from smtpguard.storage.postgres import LOOK_UP, PostgresDatabase
+from smtpguard.storage.postgres_hot_path import LOOK_UPS
+from smtpguard.storage.sqlite import _connect
+from smtpguard.storage.sqlite_hot_path import LOOK_UP as SQLITE_LOOK_UP
+from smtpguard.storage.sqlite_hot_path import LOOK_UP_FOR_CUSTOMER
 from smtpguard.storage.tables import addresses, bindings, vouchers
 from tests.integration.storage.builders import NOW, SECOND, act, connected, flag, import_row, voucher
 
@@ -42,7 +46,7 @@ def expected(case, customer: str | None) -> AddressFacts:
         vouched_for_any_customer=bool(holding - {None}),
         vouched_for_customer=customer is not None and customer in holding,
         bound_to_customer=customer is not None and customer in bound,
-        bound_to_others=bool(set(bound) - {customer}),
+        bound_to_others=customer is not None and bool(set(bound) - {customer}),
     )
 
 
@@ -178,20 +182,20 @@ async def test_impossible_customer_fails_alone(postgres_url) -> None:
 def test_plan_reads_indexes_only(postgres_url) -> None:
     """The plan is made once and stays, and that may be while the tables are empty: it must not be for empty tables."""
     connection = PostgresDatabase(postgres_url).connect(LOOK_UP)
-    arrays = {"lookup_keys": ["u@example.org"], "customers": ["A"], "moments": [NOW]}
+    arrays = {"lookup_key": "{u@example.org}", "customer": "{A}", "now": f"{{{NOW.isoformat()}}}"}
     with connection:
-        plan = "\n".join(row[0] for row in connection.execute(b"EXPLAIN " + _STATEMENT, arrays, prepare=True))
+        plan = "\n".join(row[0] for row in connection.execute(b"EXPLAIN " + LOOK_UPS, arrays, prepare=True))
 
     assert 6 == len(re.findall("Index (?:Only )?Scan", plan))
     assert not re.findall("Seq Scan|Hash|Merge|Bitmap", plan)
 
 
-def test_plan_of_sqlite_reads_indexes_only(sqlite_url) -> None:
+@pytest.mark.parametrize(("look_up", "reads"), [(SQLITE_LOOK_UP, 3), (LOOK_UP_FOR_CUSTOMER, 6)])
+def test_plan_of_sqlite_reads_indexes_only(sqlite_url, look_up, reads) -> None:
     connection = _connect(Path(sqlite_url.removeprefix("sqlite:///")), busy_seconds=1)
-    reader = SqliteReader(connection)
-    parameters = reader._constants | {"lookup_key": "x", "customer": "A", "now": 0}
-    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {reader._statement}", parameters)]
+    parameters = look_up.arranged({"lookup_key": "x", "customer": "A", "now": 0})
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {look_up.text}", parameters)]
     connection.close()
 
-    assert 6 == len([step for step in plan if step.startswith("SEARCH")])
+    assert reads == len([step for step in plan if step.startswith("SEARCH")])
     assert not [step for step in plan if step.startswith("SCAN")]

@@ -1,12 +1,16 @@
 """The ledger: what was done for whom."""
 
+from datetime import timedelta
+
 import pytest
+from sqlalchemy import event
 
 from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.ledger import LedgerRow
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.standing import Binding
 from smtpguard.storage import long_work
+from smtpguard.storage.ledger import CLOCKS_APART
 from tests.integration.storage.builders import NOW, SECOND, entry
 
 
@@ -93,3 +97,39 @@ async def test_list_since(store) -> None:
     rows = await store.ledger.list(limit=0, after=None, since=NOW)
 
     assert [NOW + SECOND, NOW] == [row.entry.at for row in rows]
+
+
+async def test_list_since_with_clocks_that_disagree(store) -> None:
+    """Rows of many hours, each a little before or behind its time: a list since any time has every row."""
+    step, apart = timedelta(minutes=1), CLOCKS_APART - timedelta(seconds=1)
+    times = [NOW + number * step - (apart if number % 7 == 0 else timedelta(0)) for number in range(1200)]
+    await store.ledger.record([entry(at=at) for at in times])
+
+    for since in (
+        NOW - 2 * CLOCKS_APART,
+        NOW,
+        NOW + 255 * step,
+        NOW + 600 * step,
+        NOW + 1199 * step,
+        NOW + 2000 * step,
+    ):
+        rows = await store.ledger.list(limit=0, after=None, since=since)
+
+        assert sorted(at for at in times if at >= since) == sorted(row.entry.at for row in rows)
+
+
+async def test_list_since_does_not_read_the_whole_ledger(store) -> None:
+    """The plan finds where to begin by the sample."""
+    plans = []
+
+    def explain(connection, _cursor, statement, parameters, *_) -> None:
+        if "ledger.at >=" in statement and not statement.startswith("EXPLAIN"):
+            manner = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off") if manner == "EXPLAIN" else None
+            plans.append(str(connection.exec_driver_sql(f"{manner} {statement}", parameters).all()))
+
+    event.listen(store.ledger._long_work._engine, "before_cursor_execute", explain)
+    await store.ledger.list(limit=10, after=None, since=NOW)
+
+    [plan] = plans
+    assert "ix_ledger_sampled_at" in plan

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, func, insert, select, text
 
 from smtpguard.errors import StoreFull, StoreUnavailable
-from smtpguard.storage import open_store, postgres, writer
+from smtpguard.storage import open_store, postgres, postgres_hot_path, writer
 from smtpguard.storage.tables import message_contents
 from tests.integration.storage.builders import (
     CONTENT,
@@ -17,6 +17,7 @@ from tests.integration.storage.builders import (
     SUMMARY,
     act,
     connected,
+    entry,
     flag,
     import_row,
     messages,
@@ -38,6 +39,8 @@ async def everything(store) -> list:
         store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]),
         store.quarantine.keep(messages(), SUMMARY, [CONTENT.message]),
         store.quarantine.list(limit=0, after=None, states=[]),
+        store.ledger.record([entry(customer="A")]),
+        store.ledger.record([entry()]),
         store.address_book.import_rows([import_row(KEY)], now=NOW, by="anna"),
         store.audit_log.verify(),
         return_exceptions=True,
@@ -141,9 +144,11 @@ async def test_lost_at_the_commit(postgres_url) -> None:
 @pytest.fixture
 def impatient(monkeypatch) -> None:
     """The same limits, shorter."""
-    monkeypatch.setattr(postgres, "LOOKUP_SECONDS", 1)
+    monkeypatch.setattr(postgres_hot_path, "LOOKUP_SECONDS", 1)
+    monkeypatch.setattr(postgres_hot_path, "RECORD_SECONDS", 1.5)
     monkeypatch.setattr(postgres, "LOOK_UP", replace(postgres.LOOK_UP, answer_seconds=0.5))
     monkeypatch.setattr(postgres, "WORK", replace(postgres.WORK, answer_seconds=0.5))
+    monkeypatch.setattr(postgres, "RECORD", replace(postgres.RECORD, answer_seconds=0.5))
     monkeypatch.setattr(postgres, "CONNECTION_DEFAULTS", postgres.CONNECTION_DEFAULTS | {"connect_timeout": 2})
     monkeypatch.setattr(writer, "WRITE_SECONDS", 1.5)
 

@@ -21,6 +21,7 @@ def test_known_ids() -> None:
     assert transaction_id(datetime(1970, 1, 1, tzinfo=UTC), LOWEST) == "0" * 20
     assert transaction_id(NOW, HIGHEST) == "01KQSDR2G07ZZZZZZZZZ"
     assert transaction_id(NOW + timedelta(microseconds=999_999), b"abcdef") == "01KQSDR3F731C9HP8SB6"
+    assert transaction_id(datetime(2243, 1, 1, microsecond=1000, tzinfo=UTC), LOWEST)[:10] == "07TQBX7901"
     assert quarantined_id("0" * 20, 1) == "0" * 20 + "-1"
 
 

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from smtpguard.domain.mailbox import Mailbox, ascii_lower, parse_domain, parse_mailbox, split_path
+from smtpguard.domain.mailbox import (
+    Mailbox,
+    _parse_by_the_grammar,
+    ascii_lower,
+    parse_domain,
+    parse_mailbox,
+    split_path,
+)
 from smtpguard.errors import MailboxSyntaxError
 from tests.unit.domain.reference import is_mailbox, unquoted
 
@@ -556,6 +563,27 @@ def test_no_other_addresses_share_a_key(one, other) -> None:
 @example("u@é1-a.B")
 def test_the_reference_recogniser_agrees(text) -> None:
     assert is_mailbox(text) == (parsed(text) is not None)
+
+
+PLAIN = st.text(st.sampled_from("aB1.-@+%_"), max_size=90)
+LONG_LABELS = st.lists(st.integers(1, 66).map(lambda size: "a" * size), max_size=5).map(".".join)
+
+
+@given(text=PLAIN | ADDRESSES | NEAR_GRAMMAR | NASTY | st.builds("{}@{}".format, LONG_LABELS, LONG_LABELS | DOMAINS))
+@example("u@xn--bcher-kva.example")
+@example("u@xn--")
+@example("Postmaster")
+@example("a@b\n")
+def test_plain_address_is_read_as_by_the_grammar(text) -> None:
+    """The short way for nearly every address takes nothing that the long way would not, and as the same mailbox."""
+    try:
+        expected = _parse_by_the_grammar(text)
+    except MailboxSyntaxError:
+        assert parsed(text) is None
+        return
+    mailbox = parse_mailbox(text)
+
+    assert (expected.text, expected.lookup_key, expected.domain) == (mailbox.text, mailbox.lookup_key, mailbox.domain)
 
 
 @given(text=NASTY | st.builds("{}@{}".format, NASTY, NASTY) | st.builds('"{}"@x'.format, NASTY))

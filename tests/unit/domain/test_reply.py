@@ -67,7 +67,9 @@ def test_class_of_a_reply(code, positive, transient) -> None:
     ],
 )
 def test_reply_as_a_line(parts, line) -> None:
-    assert line == str(Reply(*parts))
+    reply = Reply(*parts)
+
+    assert (line, f"{line}\r\n") == (str(reply), reply.wire.decode("ascii"))
 
 
 def test_reply_with_another_text() -> None:

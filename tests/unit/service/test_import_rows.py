@@ -1,14 +1,16 @@
 """Reading addresses from CSV."""
 
+import csv
 import re
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smtpguard.domain.standing import Standing
 from smtpguard.errors import ActRefused
+from smtpguard.service import import_addresses
 from smtpguard.service.import_addresses import RejectedRow, read_rows
 
 
@@ -129,3 +131,23 @@ def test_source_that_cannot_be_printed() -> None:
     _, rejected = read("address,source", "a@b.example,crm\x07")
 
     assert [row.why for row in rejected] == ["source holds a character that cannot be printed"]
+
+
+@given(st.text(alphabet="a ,;\"'\r\t\\\x00\x0b\u2028\u20ac"), st.sampled_from(["", "\n", "\r\n"]))
+@example("", "\n")
+@example("\r", "\n")
+@example("a\rb", "\n")
+@example(" ", "")
+def test_cells_are_those_of_a_csv_reader(text: str, end: str) -> None:
+    """A line without a quote is read without the reader, and to the same effect."""
+    try:
+        expected: list[str] | None = next(csv.reader((text + end,), strict=True), [])
+    except csv.Error:
+        expected = None
+
+    try:
+        cells: list[str] | None = import_addresses._cells(text + end)
+    except import_addresses._RowError:
+        cells = None
+
+    assert expected == cells

@@ -9,9 +9,9 @@ from smtpguard.domain.application import Application, Origin
 from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.envelope import NULL_REVERSE_PATH
 from smtpguard.domain.mailbox import parse_mailbox
-from smtpguard.domain.message import header_fields
+from smtpguard.domain.message import read_header
 from smtpguard.domain.policy import Policy
-from smtpguard.domain.reply import R250_OK, R250_RECIPIENT_OK, R451_ABORTED, R451_STORE_UNAVAILABLE, Reply
+from smtpguard.domain.reply import R250_OK, R451_ABORTED, R451_STORE_UNAVAILABLE, Reply
 from smtpguard.service.record import MAX_LOGGED_RECIPIENTS, Outcome, TransactionRecord
 
 BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -35,11 +35,11 @@ REFUSED = decision("gone@verified.example", Verdict.RELAY, Reason.VERIFIED)
 def record() -> TransactionRecord:
     application = Application("crm", (ip_network("127.0.0.0/8"),), Policy())
     record = TransactionRecord("T1", Origin(application, "127.0.0.1", "app", "ESMTP"), NULL_REVERSE_PATH, BEGAN)
-    record.offered(RELAYED, R250_RECIPIENT_OK)
-    record.offered(KEPT, R250_RECIPIENT_OK)
-    record.offered(REJECTED, Reply(550, "5.7.1", "stopped"))
-    record.offered(DEFERRED, R451_STORE_UNAVAILABLE)
-    record.offered(REFUSED, REFUSAL)
+    record.accepted(RELAYED)
+    record.accepted(KEPT)
+    record.refused(REJECTED, Reply(550, "5.7.1", "stopped"))
+    record.refused(DEFERRED, R451_STORE_UNAVAILABLE)
+    record.refused(REFUSED, REFUSAL)
     return record
 
 
@@ -72,7 +72,7 @@ def test_ledger_has_the_verdicts_that_were_carried_out(record, outcome, reply, e
 
 def test_ledger_entry_carries_what_is_known_of_the_message(record) -> None:
     record.customer = "7"
-    record.header(header_fields(b"Subject: Invoice\r\nMessage-ID: <1@shop.example>\r\n\r\n"))
+    record.header(read_header(b"Subject: Invoice\r\nMessage-ID: <1@shop.example>\r\n\r\n"))
     entry = record.ledger_entries(Outcome.ACCEPTED, QUEUED, ENDED)[-1]
 
     assert ("T1", ENDED, "crm", "7", "<1@shop.example>") == (
@@ -125,6 +125,14 @@ def test_log_line(record) -> None:
     }
 
 
+def test_log_line_of_refused_recipients_is_bounded(record) -> None:
+    for _ in range(200):
+        record.refused(REFUSED, REFUSAL)
+    line = record.log_fields(Outcome.ABORTED, R451_ABORTED, ENDED)
+
+    assert (line["recipient_count"], len(line["recipients"])) == (205, MAX_LOGGED_RECIPIENTS)
+
+
 @pytest.mark.parametrize("outcome", [Outcome.ABORTED, Outcome.CLIENT_GONE])
 def test_no_reply_is_logged_where_none_was_heard(record, outcome) -> None:
     assert "reply" not in record.log_fields(outcome, R451_ABORTED, ENDED)
@@ -132,7 +140,7 @@ def test_no_reply_is_logged_where_none_was_heard(record, outcome) -> None:
 
 def test_log_line_is_bounded(record) -> None:
     for number in range(200):
-        record.offered(decision(f"u{number}@verified.example", Verdict.RELAY, Reason.VERIFIED), R250_RECIPIENT_OK)
+        record.accepted(decision(f"u{number}@verified.example", Verdict.RELAY, Reason.VERIFIED))
     line = record.log_fields(Outcome.ACCEPTED, R250_OK, ENDED)
 
     assert line["recipient_count"] == 205

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from smtpguard.domain.message import stuff
 from smtpguard.domain.reply import R452_STORE_FULL, R552_TOO_BIG, Reply
 from smtpguard.smtp.data import ChunkedIntake, ConnectionEndedError, read_chunk, read_data
+from smtpguard.smtp.input import Input
 from smtpguard.spool import Spool, WireMessage
 
 LIMIT = 10_000
@@ -32,7 +33,7 @@ def new_message(*, spool_above: int = 100_000, max_buffered_bytes: int = 10_000_
 
 async def fed(packets: tuple[bytes, ...], reading) -> bytes:
     """Feed packets one by one, each only when the reader waits for it; return what was left."""
-    reader = asyncio.StreamReader()
+    reader = Input(asyncio.get_running_loop())
     task = asyncio.get_running_loop().create_task(reading(reader))
     for packet in packets:
         await asyncio.sleep(0)
@@ -40,14 +41,14 @@ async def fed(packets: tuple[bytes, ...], reading) -> bytes:
     await asyncio.sleep(0)
     reader.feed_eof()
     await task
-    return await reader.read()
+    return reader.pending
 
 
 async def read(*packets: bytes, limit: int = LIMIT, spool_above: int = 100_000) -> tuple[bytes | Reply, bytes]:
     """Read by DATA; return the message, or its refusal, and what was left."""
     with new_message(spool_above=spool_above) as message:
 
-        async def reading(reader: asyncio.StreamReader) -> None:
+        async def reading(reader: Input) -> None:
             nonlocal refusal
             refusal = await read_data(reader, message, limit=limit, on_progress=lambda _: None)
 
@@ -95,7 +96,7 @@ async def test_however_a_message_is_cut_it_is_the_same(spool_above, body, cuts) 
 @pytest.mark.parametrize("piece", [b"a", b"a\r\n", b"\r\n..\r\n", b"\r\n.\r"])
 async def test_message_too_big_is_read_to_its_end_in_bounded_memory(piece) -> None:
     """Whatever comes: many lines, or not a single line end."""
-    reader = asyncio.StreamReader()
+    reader = Input(asyncio.get_running_loop())
     with new_message() as message:
         task = asyncio.get_running_loop().create_task(
             read_data(reader, message, limit=LIMIT, on_progress=lambda _: None)
@@ -104,14 +105,14 @@ async def test_message_too_big_is_read_to_its_end_in_bounded_memory(piece) -> No
         tracemalloc.start()
         for _ in range(200):
             reader.feed_data(packet)
-            while reader._buffer:
+            while reader.pending:
                 await asyncio.sleep(0)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         reader.feed_data(b"\r\n.\r\nNOOP\r\n")
 
         assert await task is R552_TOO_BIG
-        assert bytes(reader._buffer) == b"NOOP\r\n"
+        assert reader.pending == b"NOOP\r\n"
         assert peak < 10 * len(packet)
         assert message.failure == f"the message has more than {LIMIT} octets"
 
@@ -122,14 +123,14 @@ async def test_limit_is_exact() -> None:
 
 
 async def test_message_that_finds_no_memory_is_read_to_its_end() -> None:
-    reader = asyncio.StreamReader()
+    reader = Input(asyncio.get_running_loop())
     reader.feed_data(b"a" * 5000 + b"\r\n.\r\nNOOP\r\n")
     with new_message(max_buffered_bytes=4096) as message:
         refusal = await read_data(reader, message, limit=LIMIT, on_progress=lambda _: None)
 
         assert refusal is R452_STORE_FULL
         assert message.failure == "the message cannot be held: no room in memory"
-    assert bytes(reader._buffer) == b"NOOP\r\n"
+    assert reader.pending == b"NOOP\r\n"
 
 
 async def test_end_of_connection_within_a_message() -> None:
@@ -139,7 +140,7 @@ async def test_end_of_connection_within_a_message() -> None:
 
 async def test_progress_is_told_for_each_chunk() -> None:
     told: list[int] = []
-    reader = asyncio.StreamReader()
+    reader = Input(asyncio.get_running_loop())
     reader.feed_data(b"a\r\n.\r\n")
     with new_message() as message:
         await read_data(reader, message, limit=LIMIT, on_progress=told.append)
@@ -157,7 +158,7 @@ async def read_chunks(
     with new_message(spool_above=spool_above) as message:
         intake = ChunkedIntake(message, limit=limit)
 
-        async def reading(reader: asyncio.StreamReader) -> None:
+        async def reading(reader: Input) -> None:
             nonlocal refusal
             left = len(octets)
             for size in sizes:
@@ -196,12 +197,12 @@ async def test_line_end_that_a_message_gets_counts() -> None:
 
 async def test_chunk_that_nobody_wants_is_thrown_away() -> None:
     told: list[int] = []
-    reader = asyncio.StreamReader()
+    reader = Input(asyncio.get_running_loop())
     reader.feed_data(b"a" * 200_000 + b"NOOP\r\n")
 
     assert await read_chunk(reader, 200_000, None, last=True, on_progress=told.append) is None
 
-    assert bytes(reader._buffer) == b"NOOP\r\n"
+    assert reader.pending == b"NOOP\r\n"
     assert sum(told) == 200_000
 
 

@@ -1,0 +1,41 @@
+"""What all sessions share."""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from smtpguard.domain.application import Application
+from smtpguard.service.accept import Acceptor
+from smtpguard.service.logins import Logins
+from smtpguard.service.rates import Rates
+from smtpguard.settings import SmtpSettings
+from smtpguard.smtp.sessions import Sessions
+from smtpguard.telemetry import Logger
+
+if TYPE_CHECKING:
+    from smtpguard.smtp.connection import Connection
+
+
+@dataclass(frozen=True, eq=False)
+class Admission:
+    """Who may submit, and what they are shown; replaced as a whole when the settings are read again."""
+
+    applications: tuple[Application, ...]
+    logins: Logins
+    certificate: ssl.SSLContext | None
+    tls_required: bool
+
+
+@dataclass
+class SessionContext:
+    """What all sessions share. ``spawn`` starts a task that outlives the session."""
+
+    settings: SmtpSettings
+    acceptor: Acceptor
+    admission: Admission
+    rates: Rates
+    sessions: "Sessions[Connection]"
+    spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+    logger: Logger

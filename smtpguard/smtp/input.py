@@ -1,0 +1,126 @@
+"""What an application has sent and the session has not read yet."""
+
+import asyncio
+from collections import deque
+
+HIGH_WATER_OCTETS = 65_536
+"""So much may lie here unread before the application is kept from sending more."""
+QUIT = b"QUIT\r\n"
+
+
+class Input:
+    """The octets that came in, in the pieces in which they came, for one reader. It reads like a StreamReader."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._has_ended = False
+        self._last = b""
+        self._news: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._is_paused = False
+
+    @property
+    def pending(self) -> bytes:
+        """What lies here now."""
+        return b"".join(self._pieces)
+
+    @property
+    def last_is_quit(self) -> bool:
+        """Whether the last that came is a QUIT, read or not."""
+        return self._last.upper() == QUIT
+
+    def come_from(self, transport: asyncio.Transport) -> None:
+        """Say where it comes from, and can be held back."""
+        self._transport = transport
+        self._is_paused = False
+
+    def feed_data(self, data: bytes) -> None:
+        """Add what came in."""
+        self._pieces.append(data)
+        self._size += len(data)
+        self._last = (self._last + data[-len(QUIT) :])[-len(QUIT) :]
+        if self._size > HIGH_WATER_OCTETS and self._transport is not None and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def feed_eof(self) -> None:
+        """Note that no more will come."""
+        self._has_ended = True
+        self._wake()
+
+    def give_back(self, octets: bytes) -> None:
+        """Put what was read too far in front of what lies here."""
+        if octets:
+            self._pieces.appendleft(octets)
+            self._size += len(octets)
+
+    def clear(self) -> None:
+        """Forget what lies here."""
+        self._pieces.clear()
+        self._size = 0
+
+    async def line(self, limit: int) -> bytes | None:
+        """Return the next line with its LF; None for one of more than ``limit`` octets, which is read to its end.
+
+        Raises IncompleteReadError where the input ends before.
+        """
+        line = b""
+        is_too_long = False
+        while not line.endswith(b"\n"):
+            piece = await self.read()
+            if not piece:
+                raise asyncio.IncompleteReadError(line, None)
+            end = piece.find(b"\n") + 1 or len(piece)
+            line += piece[:end]
+            self.give_back(piece[end:])
+            if len(line) > limit:
+                line, is_too_long = line[-1:], True
+        return None if is_too_long else line
+
+    async def read(self, octets: int = -1) -> bytes:
+        """Return what comes next, but no more than so many octets. ``b""``: it has ended."""
+        while not self._pieces:
+            if self._has_ended:
+                return b""
+            await self._come()
+        piece = self._pieces.popleft()
+        self._size -= len(piece)
+        if 0 <= octets < len(piece):
+            self.give_back(piece[octets:])
+            piece = piece[:octets]
+        return piece
+
+    async def readexactly(self, octets: int) -> bytes:
+        """Return so many octets. Raises IncompleteReadError where the input ends before."""
+        taken = b""
+        while len(taken) < octets:
+            piece = await self.read(octets - len(taken))
+            if not piece:
+                raise asyncio.IncompleteReadError(taken, octets)
+            taken += piece
+        return taken
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        """Return the next line, for the reader of PROXY headers. Raises IncompleteReadError, LimitOverrunError."""
+        line = await self.line(HIGH_WATER_OCTETS)
+        if separator != b"\n" or line is None:
+            raise asyncio.LimitOverrunError("the line is too long", 0)
+        return line
+
+    async def _come(self) -> None:
+        """Wait until more has come, or the end."""
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        self._news = self._loop.create_future()
+        try:
+            await self._news
+        finally:
+            self._news = None
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)

@@ -1,0 +1,69 @@
+"""What traffic leaves in the store: rows of the ledger, and the bindings that they show.
+
+The commits of traffic are relaxed: they survive the death of the process, and a power cut may cost the last moments.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+
+from smtpguard.domain.ledger import LedgerEntry
+from smtpguard.storage.sightings import Sightings
+from smtpguard.storage.tables import ledger, storable
+
+LEDGER_COLUMNS = [column for column in ledger.c if column is not ledger.c.id]
+"""The columns of ``ledger_row``, in its order."""
+
+Detour = Callable[[Callable[[Connection], None]], Awaitable[None]]
+"""Runs work in a relaxed transaction of the writer."""
+
+
+class Recording(NamedTuple):
+    """What is written together or not at all."""
+
+    rows: Sequence[Sequence[Any]]
+    seen: Sightings
+
+
+def ledger_row(entry: LedgerEntry, at: Any) -> tuple[Any, ...]:
+    """Return the values of an entry's row, in the order of LEDGER_COLUMNS; ``at`` is its time as stored."""
+    decision = entry.decision
+    recipient = decision.recipient
+    would_be = decision.would_be
+    return (
+        entry.transaction_id,
+        at,
+        entry.application,
+        recipient.text,
+        recipient.lookup_key,
+        entry.customer or "",
+        decision.verdict.value,
+        decision.reason.value,
+        None if would_be is None else would_be.value,
+        storable(entry.smarthost_reply),
+        storable(entry.message_id),
+        entry.subject_digest,
+    )
+
+
+def sightings_of(entries: Iterable[LedgerEntry]) -> Sightings:
+    """Return the bindings that entries show."""
+    named = [entry for entry in entries if entry.customer is not None]
+    return {
+        (entry.decision.recipient.lookup_key, entry.customer or ""): entry.at
+        for entry in sorted(named, key=lambda entry: entry.at)
+    }
+
+
+def merged(recordings: Iterable[Recording]) -> Recording:
+    """Put several recordings together; of the times at which a pair was seen the last counts."""
+    rows: list[Sequence[Any]] = []
+    seen: dict[tuple[str, str], datetime] = {}
+    for recording in recordings:
+        rows += recording.rows
+        for pair, at in recording.seen.items():
+            if pair not in seen or seen[pair] < at:
+                seen[pair] = at
+    return Recording(rows, seen)

@@ -1,0 +1,67 @@
+"""Checkpoints of SQLite: they keep the write-ahead log short under a load that never ends.
+
+The log begins anew only where all of it is in the database file at the moment of a commit. Under endless load that
+moment never comes by itself; so most of the log is moved while traffic goes on, and for the rest traffic stands still
+for some milliseconds.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+PAGES = 2000
+"""When commits have written about so many pages the log is moved: eight megabytes."""
+STANDSTILL_SECONDS = 1.0
+"""How long traffic stands still at most; if the disk takes longer, what is recorded waits with all other writes."""
+PAGES_OF_COMMIT = 3
+"""What a commit writes beside a page for each of its rows: rows of the ledger lie together, their keys do not."""
+
+
+class Checkpoints:
+    """The checkpoints that the commits of an event loop call for, in a thread and on a connection of their own."""
+
+    def __init__(self, connection: sqlite3.Connection, on_restarted: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._on_restarted = on_restarted
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="smtpguard-checkpoints")
+        self._pages = 0
+        self._is_under_way = False
+        self.is_restarting = False
+        """The log begins anew: who commits now waits for the disk."""
+
+    def committed(self, rows: int) -> None:
+        """Count a commit of so many rows."""
+        self._pages += PAGES_OF_COMMIT + rows
+        if self._pages >= PAGES and not self._is_under_way:
+            self._is_under_way = True
+            self._loop.run_in_executor(self._thread, self._checkpoint).add_done_callback(self._restarted)
+
+    async def close(self) -> None:
+        """Finish what is under way, and disconnect."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self._connection.close()
+
+    def _checkpoint(self) -> None:
+        with suppress(sqlite3.Error):  # it is tried again after as many pages
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._loop.call_soon_threadsafe(self._restart)
+            is_busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            if not is_busy:  # the first commit of the new log waits for the disk; let it be this one
+                self._connection.execute("PRAGMA user_version = 0")  # as it is: nothing changes, and a page is written
+
+    def _restart(self) -> None:
+        self.is_restarting = True
+        self._loop.call_later(STANDSTILL_SECONDS, self._go_on)
+
+    def _restarted(self, _: object) -> None:
+        self._is_under_way = False
+        self._pages = 0
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.is_restarting:
+            self.is_restarting = False
+            self._on_restarted()
