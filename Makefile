@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo run test soak fuzz check format coverage clean
+.PHONY: help install demo run test soak fuzz bench check format coverage clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ fuzz: $(STAMP)  ## random input for parsers and sessions; SECONDS=60 for each, A
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 	@FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/pytest --quiet tests/integration/smtp/test_state_machine.py
 
+bench: $(STAMP)  ## the guard beside Postfix and no system, into docs/benchmarks.md; ARGS=--quick, ARGS="--cells c10,k10"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 check: $(STAMP)  ## format, lint, types and layers
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
@@ -48,7 +51,7 @@ coverage: $(STAMP)  ## all tests, and which lines they do not meet
 
 clean:  ## remove what can be made again: .venv, caches, builds; never a store
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist
-	find smtpguard migrations tests -name __pycache__ -prune -exec rm -rf {} +
+	find smtpguard migrations tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # PIP_CONSTRAINT reaches into the build too; a newer pip wants PIP_BUILD_CONSTRAINT for that.
 $(STAMP): export PIP_CONSTRAINT = constraints.txt
