@@ -63,4 +63,4 @@ def _server_version(stores: PostgresStores) -> str:
 
 
 def _postfix_version() -> str:
-    return f"{run_command(['postconf', '-dh', 'mail_version']).out.strip()}, {postfix.map_type()} map"
+    return f"{postfix.run_tool('postconf', '-dh', 'mail_version').strip()}, {postfix.map_type()} map"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
+from tempfile import TemporaryDirectory
 
 from benchmarks.processes import answers, end_process, free_port, last_line_of, run_command, wait_until
 
@@ -104,14 +105,21 @@ def obstacle() -> str | None:
 
 def map_type() -> str:
     """Return the best kind of map that this Postfix has."""
-    offered = run_command(["postconf", "-m"]).out.split()
+    offered = run_tool("postconf", "-m").split()
     return next((each for each in MAP_TYPES if each in offered), "texthash")
 
 
 def build_map(source: Path) -> None:
     """Build the map of a list of addresses."""
     if (kind := map_type()) != "texthash":
-        run_command(["postmap", f"{kind}:{source}"])
+        run_tool("postmap", f"{kind}:{source}")
+
+
+def run_tool(name: str, *arguments: str) -> str:
+    """Run a tool of Postfix on no settings but its defaults; return what it said. Raises BenchmarkError."""
+    with TemporaryDirectory() as settings:  # a Postfix that nobody has set up has none, and the tools end without
+        (Path(settings) / "main.cf").touch()
+        return run_command([name, "-c", settings, *arguments]).out
 
 
 @contextmanager
@@ -159,7 +167,7 @@ def _configure(home: Path, flavour: str, *, map_name: str, port: int, sink_port:
 
 
 def _installed(parameter: str) -> str:
-    return run_command(["postconf", "-dh", parameter]).out.strip()
+    return run_tool("postconf", "-dh", parameter).strip()
 
 
 def _copy(source: Path, target: Path) -> None:

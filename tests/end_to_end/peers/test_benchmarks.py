@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -19,12 +21,17 @@ ROOT = Path(__file__).parents[3]
 SMALL = ("--cells", "k10", "--systems", "direct,guard", "--engines", "sqlite", "--addresses", "500")
 
 
-def benchmark(work: Path, *more: str) -> subprocess.Popen[str]:
+@contextmanager
+def benchmark(work: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     need("smtp-source", "postfix")
     command = [sys.executable, "-m", "benchmarks", *SMALL, "--work", str(work), *more]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=ROOT, env=clean_environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def left_over(work: Path) -> list[str]:
@@ -38,8 +45,8 @@ def left_over(work: Path) -> list[str]:
 
 
 def test_one_cell(tmp_path) -> None:
-    process = benchmark(tmp_path, "--rounds", "1", "--seconds", "0.1")
-    out, _ = process.communicate(timeout=60)
+    with benchmark(tmp_path, "--rounds", "1", "--seconds", "0.1") as process:
+        out, _ = process.communicate(timeout=60)
 
     assert process.returncode == 0, out
     [results] = (tmp_path / "results").iterdir()
@@ -54,12 +61,11 @@ def test_one_cell(tmp_path) -> None:
 
 async def test_interrupted(tmp_path) -> None:
     """All that was started is ended, and what was measured is kept."""
-    process = benchmark(tmp_path, "--rounds", "1000", "--seconds", "0.1")
     results = tmp_path / "results"
-    await eventually(lambda: '"guard-sqlite"' in "".join(file.read_text() for file in results.glob("*")), within=60)
-
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    with benchmark(tmp_path, "--rounds", "1000", "--seconds", "0.1") as process:
+        await eventually(lambda: '"guard-sqlite"' in "".join(file.read_text() for file in results.glob("*")), within=60)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert left_over(tmp_path) == []
