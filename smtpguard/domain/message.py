@@ -13,6 +13,7 @@ from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.utils import format_datetime
 from functools import lru_cache
+from operator import itemgetter
 
 from smtpguard.domain.application import Origin
 from smtpguard.domain.standing import Customer, CustomerUnnamed, is_customer_reference
@@ -26,15 +27,17 @@ REMEMBERED_PEERS = 256
 """For how many hosts the part of ``Received:`` that names them is kept."""
 
 # RFC 5322 2.2: a name of printable ASCII, a colon, a value folded over lines. White space before the colon is the
-# obsolete form (4.5.8). The name is bounded so that a long line without a colon costs nothing.
-_FIRST_FIELD = re.compile(rb"[!-9;-~]{1,200}[ \t]*:[^\r\n]*\r\n")
+# obsolete form (4.5.8). The name is bounded so that a long line without a colon costs nothing. Any line may have a
+# stuffed dot in front, also one that need not: whoever gets the message sees it without.
+_FIRST_FIELD = re.compile(rb"\.?+[!-9;-~]{1,200}[ \t]*:[^\r\n]*\r\n")
 # The end of the last line of the header section: what follows neither begins a field nor continues one.
-_LAST_LINE_END = re.compile(rb"\r\n(?![ \t]|[!-9;-~]{1,200}[ \t]*:)")
+_LAST_LINE_END = re.compile(rb"\r\n(?!\.?+(?:[ \t]|[!-9;-~]{1,200}[ \t]*:))")
 _BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 # What may be the beginning of a field, or of a line that continues one, if more follows.
-_MAY_GO_ON = re.compile(rb"[ \t]|[!-9;-~]{1,200}[ \t]*(?::|\r?\Z)|\r?\Z")
+_MAY_GO_ON = re.compile(rb"\.?+(?:[ \t]|[!-9;-~]{1,200}[ \t]*(?::|\r?\Z)|\r?\Z)")
 # What stands behind the name of a field, where the header section has been found.
-_VALUE = re.compile(rb"[ \t]*:([^\r]*(?:\r\n[ \t][^\r]*)*)\r\n")
+_VALUE = re.compile(rb"[ \t]*:([^\r]*(?:\r\n\.?+[ \t][^\r]*)*)\r\n")
+_FOLD = re.compile(rb"\r\n\.?")
 _BARE_CR = re.compile(rb"\r[^\n]")
 _STUFFED_DOT = re.compile(rb"\r\n\.")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n(\.?)")
@@ -63,7 +66,7 @@ class Header:
     def values(self, name: str) -> list[bytes]:
         """Return the value of each field of this name, as one line each."""
         return [
-            self._section[match.start(1) - 1 : match.end(1) - 1].replace(b"\r\n", b"").strip(b" \t")
+            _FOLD.sub(b"", self._section[match.start(1) - 1 : match.end(1) - 1]).strip(b" \t")
             for _, match in self._fields(name)
         ]
 
@@ -82,14 +85,14 @@ class Header:
 
     def _fields(self, name: str) -> list[tuple[int, re.Match[bytes]]]:
         """Find where each field of this name begins, and what stands behind the name."""
-        beginning = _beginning(name)
         found = []
-        start = self._lines.find(beginning)
-        while start >= 0:
-            if match := _VALUE.match(self._lines, start + len(beginning)):
-                found.append((start, match))
-            start = self._lines.find(beginning, start + 1)
-        return found
+        for beginning in _beginnings(name):
+            start = self._lines.find(beginning)
+            while start >= 0:
+                if match := _VALUE.match(self._lines, start + len(beginning)):
+                    found.append((start, match))
+                start = self._lines.find(beginning, start + 1)
+        return sorted(found, key=itemgetter(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +235,12 @@ def customer_of(header: Header, name: str) -> Customer:
 
 def take_out(wire: bytearray, header: Header, names: Collection[str]) -> None:
     """Remove each field of these names, in place; ``header`` no longer fits the wire form afterwards."""
-    spans = [span for name in names for span in header.spans(name)]
-    for start, end in sorted(set(spans), reverse=True):  # both names may be the same
-        del wire[start:end]
+    spans = {span for name in names for span in header.spans(name)}  # both names may be the same
+    kept, done = bytearray(), 0
+    for start, end in sorted(spans):
+        kept += wire[done:start]
+        done = end
+    wire[:done] = kept  # at once: what follows may be long, and is moved each time
 
 
 def summarise(header: Header) -> HeaderSummary:
@@ -290,6 +296,7 @@ def _section(wire: Wire) -> bytes:
 
 
 @lru_cache
-def _beginning(name: str) -> bytes:
-    """How a field of this name begins, with the line end before it."""
-    return b"\n" + name.lower().encode("ascii")
+def _beginnings(name: str) -> tuple[bytes, bytes]:
+    """How a field of this name begins, with the line end before it: as it is, or with a stuffed dot."""
+    octets = name.lower().encode("ascii")
+    return b"\n" + octets, b"\n." + octets

@@ -79,6 +79,7 @@ class ConnectionPool:
         self._closed = True
         leaving, self._idle = self._idle, []
         for connection in leaving:
+            connection.alarm.clear()  # what is dead already sets no other
             connection.quit()
         if leaving:
             await asyncio.wait([connection.lost for connection in leaving])

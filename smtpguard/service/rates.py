@@ -7,7 +7,7 @@ from smtpguard.domain.application import Application
 
 
 @dataclass(slots=True)
-class _Bucket:
+class Bucket:
     """What an application may still begin, and when that was so."""
 
     messages: float
@@ -22,7 +22,7 @@ class Rates:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, Bucket] = {}
 
     def admits(self, application: Application) -> bool:
         """Count one message; whether it may come now. One that may not counts for nothing."""
@@ -35,9 +35,9 @@ class Rates:
         bucket.messages -= 1
         return True
 
-    def _filled(self, name: str, limit: int) -> _Bucket:
+    def _filled(self, name: str, limit: int) -> Bucket:
         now = self._clock()
-        bucket = self._buckets.setdefault(name, _Bucket(limit, now))
+        bucket = self._buckets.setdefault(name, Bucket(limit, now))
         bucket.messages = min(limit, bucket.messages + (now - bucket.at) * limit / 60)
         bucket.at = now
         return bucket

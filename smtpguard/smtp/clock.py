@@ -50,9 +50,10 @@ class Clock:
         self._set_timer()
 
     def cancel(self) -> None:
-        """Call nothing any more."""
+        """Call nothing any more, whatever is reset later."""
         self._idle_at = self._old_at = math.inf
         self._set_timer()
+        self._timer_at = -math.inf
 
     def _set_timer(self) -> None:
         if self._timer is not None:

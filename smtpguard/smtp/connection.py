@@ -106,7 +106,6 @@ class Connection(SMTP):
         self.session = self._create_session()
         self.session.peer = peername = transport.get_extra_info("peername")
         if self._tls_protocol is not None:
-            self._input.clear()
             self.session.ssl = self._tls_protocol._extra  # noqa: SLF001 - as the stock class
             self._clock.reset()
             return
@@ -204,7 +203,7 @@ class Connection(SMTP):
         """Put TLS between the session and its socket; the session begins anew behind it (RFC 3207 4.2)."""
         certificate = self._context.admission.certificate
         assert certificate is not None  # noqa: S101 - the settings see to it
-        hello = self._input.pending  # came with the PROXY header
+        hello = self._input.take()  # came with the PROXY header
         socket_transport = self._output
         layer = TlsLayer(self.loop, self, certificate)
         self._tls_protocol = layer
@@ -261,6 +260,7 @@ class Connection(SMTP):
         self._gone = True
         if not self._finishing:
             self._handler_coroutine.cancel()
+            self._clock.reset()  # it may have been stopped; what was said is still to be read
         return False
 
     def pause_writing(self) -> None:

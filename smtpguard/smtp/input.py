@@ -5,6 +5,8 @@ from collections import deque
 
 HIGH_WATER_OCTETS = 65_536
 """So much may lie here unread before the application is kept from sending more."""
+HIGH_WATER_PIECES = 1024
+"""And in so many pieces, because a piece of one octet takes as much memory as one of forty."""
 QUIT = b"QUIT\r\n"
 
 
@@ -41,9 +43,7 @@ class Input:
         self._pieces.append(data)
         self._size += len(data)
         self._last = (self._last + data[-len(QUIT) :])[-len(QUIT) :]
-        if self._size > HIGH_WATER_OCTETS and self._transport is not None and not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
+        self._hold_back_if_much()
         self._wake()
 
     def feed_eof(self) -> None:
@@ -57,10 +57,13 @@ class Input:
             self._pieces.appendleft(octets)
             self._size += len(octets)
 
-    def clear(self) -> None:
-        """Forget what lies here."""
+    def take(self) -> bytes:
+        """Return all that lies here; what comes from now on may be for somebody else."""
+        octets = self.pending
         self._pieces.clear()
         self._size = 0
+        self._hold_back_if_much()
+        return octets
 
     async def line(self, limit: int) -> bytes | None:
         """Return the next line with its LF; None for one of more than ``limit`` octets, which is read to its end.
@@ -70,28 +73,16 @@ class Input:
         line = b""
         is_too_long = False
         while not line.endswith(b"\n"):
-            piece = await self.read()
-            if not piece:
+            if not await self._come():
                 raise asyncio.IncompleteReadError(line, None)
-            end = piece.find(b"\n") + 1 or len(piece)
-            line += piece[:end]
-            self.give_back(piece[end:])
+            line += self._first(self._pieces[0].find(b"\n") + 1 or -1)
             if len(line) > limit:
                 line, is_too_long = line[-1:], True
         return None if is_too_long else line
 
     async def read(self, octets: int = -1) -> bytes:
         """Return what comes next, but no more than so many octets. ``b""``: it has ended."""
-        while not self._pieces:
-            if self._has_ended:
-                return b""
-            await self._come()
-        piece = self._pieces.popleft()
-        self._size -= len(piece)
-        if 0 <= octets < len(piece):
-            self.give_back(piece[octets:])
-            piece = piece[:octets]
-        return piece
+        return self._first(octets) if await self._come() else b""
 
     async def readexactly(self, octets: int) -> bytes:
         """Return so many octets. Raises IncompleteReadError where the input ends before."""
@@ -110,16 +101,37 @@ class Input:
             raise asyncio.LimitOverrunError("the line is too long", 0)
         return line
 
-    async def _come(self) -> None:
-        """Wait until more has come, or the end."""
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
+    async def _come(self) -> bool:
+        """Wait until something lies here; False where it has ended."""
+        while not self._pieces and not self._has_ended:
+            self._news = self._loop.create_future()
+            try:
+                await self._news
+            finally:
+                self._news = None
+        return bool(self._pieces)
+
+    def _first(self, octets: int) -> bytes:
+        """Take so many octets of the first piece, or all of it."""
+        piece = self._pieces.popleft()
+        if 0 <= octets < len(piece):
+            self._pieces.appendleft(piece[octets:])
+            piece = piece[:octets]
+        self._size -= len(piece)
+        if self._is_paused:
+            self._hold_back_if_much()
+        return piece
+
+    def _hold_back_if_much(self) -> None:
+        """Keep the application from sending more, or no longer: one that is held back is not seen to leave."""
+        is_much = self._size > HIGH_WATER_OCTETS or len(self._pieces) > HIGH_WATER_PIECES
+        if is_much is self._is_paused or self._transport is None:
+            return
+        self._is_paused = is_much
+        if is_much:
+            self._transport.pause_reading()
+        else:
             self._transport.resume_reading()
-        self._news = self._loop.create_future()
-        try:
-            await self._news
-        finally:
-            self._news = None
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():

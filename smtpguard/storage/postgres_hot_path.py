@@ -90,9 +90,9 @@ class PostgresHotPath:
             rows = connection.execute(LOOK_UPS, _arrays(questions), prepare=True).fetchall()
         except psycopg.Error as error:
             problem = as_store_error(error)
+            self._look_ups.disconnect()
             if problem is None:
                 raise
-            self._look_ups.disconnect()
             raise LineFailed(str(problem)) from error
         found = {position: facts_of(tuple(facts)) for position, *facts in rows}
         positions = count(1)  # WITH ORDINALITY counts from 1
@@ -105,6 +105,7 @@ class PostgresHotPath:
         except psycopg.Error as error:
             problem = as_store_error(error)
             if problem is None:
+                self._recordings.disconnect()  # the mistake may be the connection's: its statements are gone, say
                 raise
             if connection.closed:
                 raise LineFailed(str(problem)) from error

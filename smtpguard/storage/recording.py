@@ -26,6 +26,11 @@ class Recording(NamedTuple):
     rows: Sequence[Sequence[Any]]
     seen: Sightings
 
+    @property
+    def size(self) -> int:
+        """How many rows are written."""
+        return len(self.rows) + len(self.seen)
+
 
 def ledger_row(entry: LedgerEntry, at: Any) -> tuple[Any, ...]:
     """Return the values of an entry's row, in the order of LEDGER_COLUMNS; ``at`` is its time as stored."""

@@ -19,7 +19,8 @@ CHECKPOINT_BUSY_SECONDS = 0.2
 """How long a checkpoint waits for others; it has the write lock meanwhile."""
 LOG_PAGES = 4000
 """After a commit that makes the log longer, who has committed moves it."""
-MAX_LOG_BYTES = 67_108_864
+MAX_LOG_BYTES = 16_777_216
+"""A log that begins anew is cut to this length; usually it was shorter."""
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",

@@ -113,8 +113,7 @@ class SqliteHotPath:
         return self._look_up(statement, asked)
 
     async def _leave(self, recording: Recording) -> None:
-        is_big = len(recording.rows) + len(recording.seen) > ROWS_AT_ONCE
-        if is_big or not await self._gathered(recording):
+        if recording.size > ROWS_AT_ONCE or not await self._gathered(recording):
             await self._detour(lambda connection: _write(connection.connection.cursor(), recording))
 
     def _gathered(self, recording: Recording) -> asyncio.Future[bool]:
@@ -133,10 +132,12 @@ class SqliteHotPath:
         is_committed = self._committed([recording for recording, _ in batch])
         for _, waiting in batch:
             waiting.set_result(is_committed)
+        if is_committed:  # told last: whatever comes of it, nobody waits for ever
+            self._checkpoints.committed(sum(recording.size for recording, _ in batch))
 
     def _committed(self, recordings: Sequence[Recording]) -> bool:
-        recording = merged(recordings)
         try:
+            recording = merged(recordings)
             self._cursor.execute("BEGIN IMMEDIATE")
             _write(self._cursor, recording)
             self._cursor.execute("COMMIT")
@@ -144,7 +145,6 @@ class SqliteHotPath:
             with suppress(sqlite3.Error):
                 self._connection.rollback()
             return False
-        self._checkpoints.committed(len(recording.rows) + len(recording.seen))
         return True
 
 

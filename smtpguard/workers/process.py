@@ -28,8 +28,7 @@ class WorkerProcess:
         self.pid = process.pid
         self.is_ready = False
         """Whether it serves."""
-        self.ended: asyncio.Future[str] = loop.create_future()
-        """Done when its process has ended; how."""
+        self._ended: asyncio.Future[str] = loop.create_future()
         self._process = process
         self._channel = channel
         self._speaking = asyncio.Lock()
@@ -44,6 +43,11 @@ class WorkerProcess:
         with theirs:
             process = _start(number, theirs.fileno(), descriptors)
         return cls(process, await Channel.over(ours))
+
+    @property
+    def ended(self) -> asyncio.Future[str]:
+        """Done when its process has ended; how. Who is cancelled while waiting cancels nobody else's waiting."""
+        return asyncio.shield(self._ended)
 
     async def begin(self, order: Begin) -> None:
         """Have it serve. Raises SmtpguardError where it cannot; then its process ends, or has ended."""
@@ -75,7 +79,7 @@ class WorkerProcess:
 
     def kill(self, why: str) -> None:
         """End it at once, if it has not ended."""
-        if not self.ended.done():
+        if not self._ended.done():
             self._killed_because = why
             self._process.kill()
 
@@ -86,7 +90,7 @@ class WorkerProcess:
 
     def _note_end(self, code: int) -> None:
         self.is_ready = False
-        self.ended.set_result(self._killed_because or _how(code))
+        self._ended.set_result(self._killed_because or _how(code))
 
 
 def _start(number: int, channel: int, descriptors: Iterable[int]) -> subprocess.Popen[bytes]:
@@ -107,4 +111,9 @@ def _start(number: int, channel: int, descriptors: Iterable[int]) -> subprocess.
 
 
 def _how(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # most of the real-time signals have no name
+        return f"killed by signal {-code}"

@@ -15,12 +15,21 @@ from hashlib import sha256
 from typing import IO, TextIO, cast
 
 from smtpguard.domain.application import Application
-from smtpguard.service.rates import Rates, _Bucket
+from smtpguard.service.rates import Rates, Bucket
 
+_WITHIN_A_LINE, _BETWEEN_LINES = b"1", b"0"
 _RECORD = struct.Struct("8sdd")  # of which application, and its bucket
 _NOBODY = bytes(8)
 _RECORDS = 4096
 """How many applications may have a rate: more than anybody has, with room for those of settings that are gone."""
+
+
+def new_log_lock() -> IO[bytes]:
+    """Return the file of the log's lock, which has no name: for ``shared_output`` here and in those that inherit it."""
+    file = tempfile.TemporaryFile(prefix="smtpguard-")  # noqa: SIM115 - the caller's to close
+    file.write(_BETWEEN_LINES)  # here, so that nobody needs room on the disk to write a line
+    file.flush()
+    return file
 
 
 def new_rates_file() -> IO[bytes]:
@@ -49,7 +58,11 @@ class LockedFile:
 
 
 class SharedOutput:
-    """Standard output, to which several processes write: what is flushed at once stands together."""
+    """Standard output, to which several processes write: what is flushed at once stands together.
+
+    The file of the lock says whether somebody is within a line. Who finds that ends the line of one who was killed
+    there, or found the disk full, and begins one of his own.
+    """
 
     def __init__(self, lock: LockedFile) -> None:
         self._lock = lock
@@ -65,10 +78,14 @@ class SharedOutput:
         """Write what is kept. Raises OSError."""
         with self._threads:
             waiting, self._waiting = self._waiting, []
-            rest = memoryview("".join(waiting).encode("utf-8", "backslashreplace"))
+            text = "".join(waiting).encode("utf-8", "backslashreplace")
             with self._lock.locked():
+                is_torn = os.pread(self._lock.descriptor, 1, 0) == _WITHIN_A_LINE
+                rest = memoryview(b"\n" + text if is_torn else text)
+                os.pwrite(self._lock.descriptor, _WITHIN_A_LINE, 0)
                 while rest:
                     rest = rest[os.write(sys.stdout.fileno(), rest) :]
+                os.pwrite(self._lock.descriptor, _BETWEEN_LINES, 0)
 
     def isatty(self) -> bool:
         """Whether somebody reads it on a terminal."""
@@ -99,7 +116,7 @@ class SharedRates(Rates):
             offset = self._offsets[name]
             key, messages, at = _RECORD.unpack(os.pread(descriptor, _RECORD.size, offset))
             if key == _key(name):
-                self._buckets[name] = _Bucket(messages, at)
+                self._buckets[name] = Bucket(messages, at)
             is_admitted = super().admits(application)
             bucket = self._buckets[name]
             os.pwrite(descriptor, _RECORD.pack(_key(name), bucket.messages, bucket.at), offset)

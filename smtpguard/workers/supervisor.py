@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from tempfile import TemporaryFile
 
 from smtpguard.errors import SettingsError, SmtpguardError
 from smtpguard.relay.tls import client_context
@@ -16,21 +15,26 @@ from smtpguard.settings import Settings
 from smtpguard.smtp.sockets import ListeningSocket, listen
 from smtpguard.smtp.tls import load_certificate
 from smtpguard.telemetry import Event, Logger, configure_logging, get_logger
-from smtpguard.workers.channel import Begin, Reload
+from smtpguard.workers.channel import Answer, Begin, Reload
 from smtpguard.workers.process import Spawn, WorkerProcess
-from smtpguard.workers.shared import new_rates_file, shared_output
+from smtpguard.workers.shared import new_log_lock, new_rates_file, shared_output
 
 YOUNG_SECONDS = 30.0
 """A worker that lives for less dies young."""
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
+_MAX_DOUBLINGS = 10  # more than enough for that; a power without a bound is no float any more after a night of deaths
+ANSWER_SECONDS = 10.0
+"""How long a worker may take to take over settings."""
+BEGIN_SECONDS = 60.0
+"""How long a worker may take to begin that is started again; an upgrade of the store was made at the start."""
 KILL_AFTER_SECONDS = 10.0
 """How long beyond ``shutdown_timeout`` a worker may take to end."""
 
 
 def run(settings: Settings, load: Callable[[], Settings]) -> None:
     """Run the guard as several processes, until SIGTERM or SIGINT."""
-    with TemporaryFile(prefix="smtpguard-") as log_lock, new_rates_file() as rates:
+    with new_log_lock() as log_lock, new_rates_file() as rates:
         shared = SharedFiles(log_lock.fileno(), rates.fileno())
         configure_logging(format_=settings.log.format, level=settings.log.level, stream=shared_output(shared.log_lock))
         asyncio.run(serve(settings, load, running_workers(settings, shared)))
@@ -113,7 +117,7 @@ class Workers:
         want_restart = self._settings.want_restart(settings)
         self._settings = reloaded  # a worker that is started from now on begins with these
         order = Reload(self._share)
-        answers = await asyncio.gather(*(worker.ask(order) for worker in self._workers.values()))
+        answers = await asyncio.gather(*(_answer(worker, order) for worker in self._workers.values()))
         for number, answer in zip(self._workers, answers, strict=True):
             if answer is not None and answer.error is not None:
                 raise SettingsError(f"worker {number} alone goes on with the old settings: {answer.error}")
@@ -164,13 +168,20 @@ class Workers:
             young_deaths = young_deaths + 1 if clock() - began_at < YOUNG_SECONDS else 0
             pause = pause_after(young_deaths)
             self._logger.error(Event.WORKER_DIED, worker=number, how=how, pause=pause)
+            self._workers[number].end()  # what is open of the channel here
             await self._pause(pause)
+            if self._ending.is_set():
+                return
             life = self._another_life(number)
 
     async def _another_life(self, number: int) -> str:
         """Start a worker again; return how it ended, at its start or later."""
         try:
-            worker = await self._start(number)
+            async with asyncio.timeout(BEGIN_SECONDS):
+                worker = await self._start(number)
+        except TimeoutError:
+            self._workers[number].kill(how := f"it did not begin within {BEGIN_SECONDS:g} s")
+            return how
         except (SmtpguardError, OSError) as error:
             return str(error)
         return await worker.ended
@@ -185,7 +196,18 @@ def pause_after(young_deaths: int) -> float:
     """Return how many seconds to wait before a worker is started again that has died young so often in a row."""
     if young_deaths < 2:
         return 0.0
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** (young_deaths - 2), MAX_PAUSE_SECONDS)
+    doublings = min(young_deaths - 2, _MAX_DOUBLINGS)
+    return min(FIRST_PAUSE_SECONDS * 2.0**doublings, MAX_PAUSE_SECONDS)
+
+
+async def _answer(worker: WorkerProcess, order: Reload) -> Answer | None:
+    """Return a worker's answer; one that hangs is killed, and begins anew with what it was to take over."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await worker.ask(order)
+    except TimeoutError:
+        worker.kill("it did not answer")
+        return None
 
 
 def _check_files(settings: Settings) -> None:

@@ -44,9 +44,16 @@ def differences(url: str) -> list:
         return compare_metadata(context, metadata)
 
 
-def downgrade(url: str) -> None:
+def downgrade(url: str, revision: str = "base") -> None:
     with locked(database_at(url)) as connection:
-        command.downgrade(migrations(connection), "base")
+        command.downgrade(migrations(connection), revision)
+
+
+def ledger_with_indexes(url: str) -> tuple[list, dict]:
+    """The rows of the ledger, and its indexes."""
+    with locked(database_at(url)) as connection:
+        rows = connection.execute(select(ledger).order_by(ledger.c.id)).all()
+        return rows, {index["name"]: index["column_names"] for index in inspect(connection).get_indexes("ledger")}
 
 
 def test_tables_are_those_of_the_code(empty_url) -> None:
@@ -104,6 +111,27 @@ def test_ledger_of_the_first_version_is_kept(empty_url) -> None:
     with locked(database) as connection:
         assert [NOW] * 300 == list(connection.execute(select(ledger.c.at)).scalars())
         assert "ix_ledger_at" not in {index["name"] for index in inspect(connection).get_indexes("ledger")}
+
+
+def test_ledger_is_the_same_whichever_way_it_went(empty_url) -> None:
+    """Down to the first version, as that one made it, and up again."""
+    database = database_at(empty_url)
+    database.create()
+    with locked(database) as connection:
+        command.upgrade(migrations(connection), "0001")
+    _, first_indexes = ledger_with_indexes(empty_url)
+    upgrade(empty_url)
+    with locked(database) as connection:
+        values = {column.name: "" for column in ledger.c if column is not ledger.c.id}
+        connection.execute(insert(ledger), [values | {"at": NOW} for _ in range(600)])
+    rows, indexes = ledger_with_indexes(empty_url)
+
+    downgrade(empty_url, "0001")
+    assert (rows, first_indexes) == ledger_with_indexes(empty_url)
+
+    upgrade(empty_url)
+    assert (rows, indexes) == ledger_with_indexes(empty_url)
+    assert 600 == len(rows)
 
 
 def test_upgrades_at_the_same_time(empty_url) -> None:

@@ -346,6 +346,19 @@ async def test_a_closed_pool_has_no_timer_left(relay_to) -> None:
         await asyncio.wait({never}, timeout=0.04)  # what would go off then fails this test (see relay_to)
 
 
+async def test_a_closed_pool_expires_nothing(relay_to) -> None:
+    """Not even a connection that had died while it lay idle."""
+    async with ScriptedSmarthost() as scripted:
+        smarthost = relay_to(scripted, idle_timeout=0.2)
+        await deliver(smarthost)
+        [dead] = smarthost._pool._idle
+        scripted.connections[0].drop()
+        await eventually(dead.lost.done)
+        await smarthost.close()
+
+        assert dead.alarm._action is None
+
+
 async def test_close_lets_a_transaction_end(relay_to) -> None:
     async with ScriptedSmarthost() as scripted:
         smarthost = relay_to(scripted)

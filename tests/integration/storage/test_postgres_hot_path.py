@@ -186,3 +186,63 @@ async def test_odd_characters_come_back_as_they_were(store) -> None:
         key = one.decision.recipient.lookup_key
         facts = await store.address_book.facts([key], customer=one.customer, now=NOW)
         assert facts[key].bound_to_customer
+
+
+async def test_words_that_mean_something_in_an_array(store) -> None:
+    """The lookup key of an array written by hand is that which was asked about, whatever it looks like."""
+    hostile = ["null", "NULL", "", "{}", "a,b", '"', "\\", '\\"', "{a", "}", " a", "a ", "\n", "\t", "''", "%s", "\x01"]
+    customer = 'C {"\\,NULL'
+
+    await store.address_book.bind(hostile, customer=customer, now=NOW)
+
+    facts = await store.address_book.facts([*hostile, "nobody"], customer=customer, now=NOW)
+    assert hostile == [key for key in facts if facts[key].bound_to_customer]
+    facts = await store.address_book.facts([*hostile, "nobody"], customer="null", now=NOW)
+    assert hostile == [key for key in facts if facts[key].bound_to_others]
+
+
+async def test_bad_look_up_fails_alone(store) -> None:
+    keys = [KEY, "\0", "\ud800", "{}"]
+
+    outcomes = await asyncio.gather(
+        *(store.address_book.facts([key], customer=None, now=NOW) for key in keys), return_exceptions=True
+    )
+
+    assert [True, False, False, True] == [isinstance(outcome, dict) for outcome in outcomes]
+
+
+async def test_prepared_statements_that_are_gone_are_made_anew(store) -> None:
+    """A pooler between throws them away, say: the next to ask is heard all the same."""
+    hot_path = store.ledger._hot_path
+    await store.address_book.facts([KEY], customer=None, now=NOW)
+    await store.ledger.record([entry()])
+    for channel in (hot_path._look_ups, hot_path._recordings):
+        channel.connected().pgconn.exec_(b"DEALLOCATE ALL")
+
+    for _ in range(2):
+        await asyncio.gather(
+            *(store.address_book.facts([KEY], customer=None, now=NOW) for _ in range(2)),
+            *(store.ledger.record([entry()]) for _ in range(2)),
+            return_exceptions=True,
+        )
+
+    assert not (await store.address_book.facts([KEY], customer=None, now=NOW))[KEY].on_record
+    await store.ledger.record([entry()])
+
+
+async def test_schema_that_changes_meanwhile(store, postgres_url) -> None:
+    """The statements of the connections are planned anew."""
+    await store.address_book.facts([KEY], customer="A", now=NOW)
+    await store.ledger.record([entry(KEY, customer="A")])
+    with connected(postgres_url) as connection:
+        for statement in (
+            "ALTER TABLE addresses ADD COLUMN more text",
+            "ALTER TABLE addresses ALTER COLUMN lookup_key TYPE varchar(300)",
+            "ALTER TABLE ledger ADD COLUMN more text",
+            "DROP INDEX ix_ledger_sampled_at",
+        ):
+            connection.execute(text(statement))
+
+    assert (await store.address_book.facts([KEY], customer="A", now=NOW))[KEY].bound_to_customer
+    await store.ledger.record([entry(KEY, customer="B")])
+    assert (await store.address_book.facts([KEY], customer="B", now=NOW))[KEY].bound_to_customer

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from smtpguard.errors import StoreUnavailable
 from smtpguard.storage import Store, open_store, sqlite_checkpoints
 from smtpguard.storage.sqlite_hot_path import ROWS_AT_ONCE, SqliteHotPath
-from tests.integration.storage.builders import NOW, SECOND, entry, import_row, writer_of
+from tests.integration.storage.builders import NOW, SECOND, act, entry, flag, import_row, writer_of
 
 KEY = "u@example.org"
 MAX_LOG_BYTES = 64 * 2**20
@@ -90,6 +90,25 @@ async def test_committed_when_it_is_said(store, sqlite_url) -> None:
             assert (number,) == another.execute("SELECT count(*) FROM ledger").fetchone()
 
 
+async def test_full_disk_leaves_no_transaction_open(store) -> None:
+    """What the event loop cannot write the writer can, perhaps; look-ups see what others commit all the while."""
+    connection = hot_path_of(store)._connection
+    connection.set_authorizer(None)
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+    detours = detours_of(store)
+
+    for number in range(100):
+        key = f"u{number}@example.org"
+        await store.ledger.record([entry(key)])
+        assert not connection.in_transaction
+        await store.address_book.flag(import_row(key).mailbox, flag(), act())
+        assert (await store.address_book.facts([key], customer=None, now=NOW))[key].flagged
+
+    assert detours
+    assert 100 == len(await recorded(store))
+
+
 async def test_write_lock_is_taken(store, sqlite_url) -> None:
     """It waits in the writer's line; look-ups go on meanwhile."""
     statements = statements_of(store)
@@ -131,6 +150,20 @@ async def test_text_that_cannot_be_kept_fails_alone(store) -> None:
 
     assert isinstance(outcomes[0], UnicodeEncodeError)
     assert {good.transaction_id} == await recorded(store)
+
+
+async def test_recordings_that_cannot_be_put_together_do_not_hold_up_each_other(store) -> None:
+    """Each is heard alone then, the bad one too."""
+    async with asyncio.timeout(20):
+        good, bad = await asyncio.gather(
+            store.ledger.record([entry(KEY, customer="A")]),
+            store.address_book.bind([KEY], customer="A", now=NOW.replace(tzinfo=None)),
+            return_exceptions=True,
+        )
+
+    assert good is None
+    assert "has no time zone" in str(bad)
+    assert 1 == len(await recorded(store))
 
 
 async def test_who_is_gone_is_not_recorded(store) -> None:
