@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import IO, TextIO, cast
 
 from smtpguard.domain.application import Application
-from smtpguard.service.rates import Rates, Bucket
+from smtpguard.service.rates import Bucket, Rates
 
 _WITHIN_A_LINE, _BETWEEN_LINES = b"1", b"0"
 _RECORD = struct.Struct("8sdd")  # of which application, and its bucket
