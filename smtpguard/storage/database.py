@@ -9,7 +9,6 @@ from sqlalchemy import Connection, Engine
 from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.standing import AddressFacts
 from smtpguard.errors import StoreUnavailable
-from smtpguard.storage.postgres import PostgresDatabase
 from smtpguard.storage.recording import Detour
 from smtpguard.storage.sightings import Sightings
 from smtpguard.storage.sqlite import SqliteDatabase
@@ -68,5 +67,7 @@ def database_at(url: str) -> Database:
     if url.startswith("sqlite:///"):
         return SqliteDatabase(url)
     if url.startswith("postgresql://"):
+        from smtpguard.storage.postgres import PostgresDatabase  # noqa: PLC0415 - the driver takes nine megabytes
+
         return PostgresDatabase(url)
     raise StoreUnavailable("the URL of the store begins with neither sqlite:/// nor postgresql://")

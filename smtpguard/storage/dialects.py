@@ -1,9 +1,8 @@
 """What the two engines are told in different words."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
-import psycopg
 from sqlalchemy import Connection, Dialect, Table, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
@@ -46,15 +45,15 @@ def expect_much(connection: Connection) -> None:
 
 def fill(connection: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
     """Put many rows into a table, the fastest way the driver has."""
-    driver_connection = connection.connection.driver_connection
-    if isinstance(driver_connection, psycopg.Connection):
+    driver_connection: Any = connection.connection.driver_connection
+    if _is_postgres(connection.dialect):
         with driver_connection.cursor() as cursor, cursor.copy(f"COPY {table.name} FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
     else:
         places = ", ".join("?" * len(table.columns))
         statement = f"INSERT INTO {table.name} VALUES ({places})"  # noqa: S608 - the name is ours
-        cast("Any", driver_connection).executemany(statement, rows)
+        driver_connection.executemany(statement, rows)
 
 
 def _is_postgres(dialect: Dialect) -> bool:

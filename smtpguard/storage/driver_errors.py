@@ -1,18 +1,22 @@
 """The one place where errors of the drivers become errors of the store.
 
 Only what concerns the store is translated: it cannot be reached, is locked, is broken, has no room. A mistake of ours
-(a constraint, a wrong statement) stays what it is.
+(a constraint, a wrong statement) stays what it is. psycopg, which takes nine megabytes, is loaded where there is a
+PostgreSQL: only then can an error be one of its.
 """
 
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import psycopg
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from smtpguard.errors import StoreError, StoreFull, StoreUnavailable
+
+if TYPE_CHECKING:
+    import psycopg
 
 _SQLITE_UNAVAILABLE = frozenset(
     {
@@ -28,6 +32,7 @@ _SQLITE_UNAVAILABLE = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
+_POSTGRES_DEADLOCK = "40P01"
 _POSTGRES_FULL = "53100"
 _POSTGRES_READ_ONLY = "25006"  # a standby, after a fail-over
 _POSTGRES_NO_PRIVILEGE = "42501"
@@ -42,7 +47,7 @@ def translated() -> Iterator[None]:
     """Raise StoreFull or StoreUnavailable where a driver says so; let everything else through."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error, psycopg.Error) as error:
+    except Exception as error:
         store_error = as_store_error(error)
         if store_error is None:
             raise
@@ -51,15 +56,15 @@ def translated() -> Iterator[None]:
 
 def as_store_error(error: Exception) -> StoreError | None:
     """What a driver's error means for the store, in one line; None: nothing, the mistake is ours."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    words = " ".join(str(cause).split())
-    match cause:
-        case sqlite3.Error():
-            return _sqlite_error(cause, words)
-        case psycopg.Error():
-            return _postgres_error(cause, words)
-        case _:
-            return None
+    cause = _cause(error)
+    if isinstance(cause, sqlite3.Error):
+        return _sqlite_error(cause, _in_one_line(cause))
+    if "psycopg" in sys.modules:
+        import psycopg  # noqa: PLC0415 - see above
+
+        if isinstance(cause, psycopg.Error):
+            return _postgres_error(cause, _in_one_line(cause))
+    return None
 
 
 def despite_deadlocks(transaction: Callable[[], T]) -> T:
@@ -67,11 +72,18 @@ def despite_deadlocks(transaction: Callable[[], T]) -> T:
     for _ in range(MAX_DEADLOCKS):
         try:
             return transaction()
-        except (OperationalError, psycopg.errors.DeadlockDetected) as error:
-            cause = error.orig if isinstance(error, OperationalError) else error
-            if not isinstance(cause, psycopg.errors.DeadlockDetected):
+        except Exception as error:
+            if getattr(_cause(error), "sqlstate", None) != _POSTGRES_DEADLOCK:
                 raise
     return transaction()
+
+
+def _cause(error: Exception) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _sqlite_error(error: sqlite3.Error, words: str) -> StoreError | None:
@@ -81,7 +93,9 @@ def _sqlite_error(error: sqlite3.Error, words: str) -> StoreError | None:
     return StoreUnavailable(f"the store cannot be used: {words}") if primary_code in _SQLITE_UNAVAILABLE else None
 
 
-def _postgres_error(error: psycopg.Error, words: str) -> StoreError | None:
+def _postgres_error(error: "psycopg.Error", words: str) -> StoreError | None:
+    import psycopg  # noqa: PLC0415 - see above
+
     state = error.sqlstate or ""
     if state == _POSTGRES_FULL:
         return StoreFull(f"the store is full: {words}")

@@ -6,8 +6,6 @@ from typing import Any
 
 from sqlalchemy import ClauseElement, Connection, Dialect
 
-from smtpguard.storage.dialects import POSTGRES, SQLITE
-
 Values = Mapping[str, Any]
 Cursor = Any
 """A cursor of either driver: what they share, neither of them declares."""
@@ -43,11 +41,15 @@ class StatementOnEither:
     """A statement for both engines, within a transaction of SQLAlchemy's."""
 
     def __init__(self, statement: ClauseElement) -> None:
-        self._by_engine = {dialect.name: DriverStatement(statement, dialect) for dialect in (SQLITE, POSTGRES)}
+        self._statement = statement
+        self._by_engine: dict[str, DriverStatement] = {}
 
     def execute(self, connection: Connection, rows: Sequence[Values]) -> int:
         """Execute it for each row; raises the driver's errors."""
-        return self._by_engine[connection.dialect.name].execute(connection.connection.cursor(), rows)
+        dialect = connection.dialect
+        if dialect.name not in self._by_engine:  # compiled when it is wanted: it takes the engine's driver
+            self._by_engine[dialect.name] = DriverStatement(self._statement, dialect)
+        return self._by_engine[dialect.name].execute(connection.connection.cursor(), rows)
 
 
 def _processor(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:

@@ -1,22 +1,22 @@
 """The schema of a store: which revision it has, and how it gets to that of this version.
 
 The migrations lie beside the package in a checkout and within it in a wheel, so that an installed smtpguard can
-upgrade its store.
+upgrade its store. Alembic, which takes ten megabytes and a moment, is loaded where there is something to upgrade.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, text
 
 from smtpguard.errors import SchemaMismatch
 from smtpguard.storage.database import Database, database_at
 from smtpguard.storage.driver_errors import translated
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 
 def upgrade(url: str) -> None:
@@ -24,6 +24,8 @@ def upgrade(url: str) -> None:
 
     Raises SchemaMismatch where a newer version has been there, and StoreUnavailable.
     """
+    from alembic import command  # noqa: PLC0415 - see above
+
     database = database_at(url)
     database.create()
     with locked(database) as connection:
@@ -42,7 +44,7 @@ def current_revision(url: str) -> str | None:
 
 def head_revision() -> str:
     """Return the revision of this version."""
-    return str(ScriptDirectory.from_config(migrations()).get_current_head())
+    return _revisions()[-1]
 
 
 def check_revision(url: str) -> None:
@@ -59,8 +61,10 @@ def is_embedded(url: str) -> bool:
     return database_at(url).is_embedded
 
 
-def migrations(connection: Connection | None = None) -> Config:
+def migrations(connection: Connection | None = None) -> "Config":
     """Return Alembic's configuration, for a connection that has begun."""
+    from alembic.config import Config  # noqa: PLC0415 - see above
+
     config = Config()
     config.set_main_option("script_location", str(_directory()).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -86,12 +90,20 @@ def _connected(database: Database, *, writes: bool = False) -> Iterator[Connecti
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    """Read what Alembic has written."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return revision
+
+
+def _revisions() -> list[str]:
+    """Return what this version knows, in their order: each stands in front of the name of its file."""
+    return sorted(file.name.partition("_")[0] for file in (_directory() / "versions").glob("[0-9]*_*.py"))
 
 
 def _refuse_unknown(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(migrations()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in _revisions():
         raise SchemaMismatch(
             f"the schema of the store is {revision}, which a newer smtpguard has made: run that one, "
             f"this version knows schemas up to {head_revision()}"

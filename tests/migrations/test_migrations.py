@@ -12,6 +12,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import insert, inspect, select
 from sqlalchemy.exc import IntegrityError
 
@@ -163,6 +164,14 @@ def test_nothing_is_printed(empty_url, capfd) -> None:
     head_revision()
 
     assert ("", "") == capfd.readouterr()
+
+
+def test_head_is_that_of_alembic() -> None:
+    """It is read off the names of the files."""
+    scripts = ScriptDirectory.from_config(migrations())
+
+    assert head_revision() == scripts.get_current_head()
+    assert all(Path(script.path).name.startswith(f"{script.revision}_") for script in scripts.walk_revisions())
 
 
 def test_every_revision_goes_both_ways() -> None:

@@ -1,6 +1,7 @@
 """Opening a store: what is wrong with it is said in one line, before anything is done."""
 
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from smtpguard.errors import SchemaMismatch, StoreUnavailable
 from smtpguard.storage import current_revision, head_revision, is_embedded, open_store, sqlite, upgrade
 from tests.integration.storage.builders import CONTENT, SUMMARY, connected, messages
 from tests.support.eventually import eventually
+from tests.support.process import run
+
+OPEN_AND_TELL = """
+import asyncio, sys
+from smtpguard.app import open_store
+async def main():
+    async with open_store(sys.argv[1]):
+        print([name for name in ("alembic", "psycopg") if name in sys.modules])
+asyncio.run(main())
+"""
 
 
 async def opened(url: str) -> None:
@@ -242,3 +253,10 @@ async def test_first_of_several_hosts_that_answers(postgres_server) -> None:
 
     async with open_store(hosts) as store:
         await store.quarantine.keep(messages(), SUMMARY, [CONTENT.message])
+
+
+async def test_what_only_others_need_is_not_loaded(sqlite_url) -> None:
+    """A guard on SQLite that has nothing to upgrade loads neither Alembic nor the driver of PostgreSQL."""
+    code, out, err = await run(sys.executable, "-c", OPEN_AND_TELL, sqlite_url)
+
+    assert (code, out, err) == (0, "[]\n", "")
