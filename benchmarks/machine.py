@@ -3,6 +3,7 @@
 import os
 import platform
 import sqlite3
+import timeit
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
@@ -27,6 +28,7 @@ def describe(work: Path, stores: Mapping[str, EngineStores]) -> dict[str, str]:
         "system": f"{platform.freedesktop_os_release()['PRETTY_NAME']}, Linux {platform.release()}",
         "file system of the stores": _file_system(work),
         "Python": f"{platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in PACKAGES)}",
+        "a million calls in Python": f"{_seconds_of_calls():.3f} s",
         "SQLite": sqlite3.sqlite_version,
         "PostgreSQL": ", ".join(_server_version(each) for each in stores.values() if isinstance(each, PostgresStores)),
         "Postfix": "" if postfix.obstacle() else _postfix_version(),
@@ -40,6 +42,11 @@ def _commit() -> str:
     except (BenchmarkError, OSError):
         return "unknown"
     return f"{commit}, with changes" if changes else commit
+
+
+def _seconds_of_calls() -> float:
+    """Return how long the interpreter takes for a million calls: those built without optimisation are much slower."""
+    return min(timeit.repeat("call(1)", setup="def call(number): return number + 1", number=1_000_000, repeat=3))
 
 
 def _first(file: Path, name: str) -> str:
