@@ -124,9 +124,7 @@ def configure_logging(*, format_: str, level: str, stream: TextIO | None = None)
     console = format_ == "console" or (format_ == "auto" and stream.isatty())
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-        if console
-        else [structlog.processors.dict_tracebacks, _render_json]
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty())] if console else [_tell_traceback, _render_json]
     )
     log_stream = LogStream(stream)
     atexit.register(log_stream.close)
@@ -150,6 +148,13 @@ def get_logger() -> Logger:
     """Return the logger that everybody is given; the log is to be configured before."""
     logger: Logger = structlog.get_logger().bind()  # bound here once, and not at each line
     return logger
+
+
+def _tell_traceback(
+    logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Make a traceback part of the line, where there is one: few lines have one."""
+    return structlog.processors.dict_tracebacks(logger, method, line) if "exc_info" in line else line
 
 
 def _render_json(logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict) -> str:
