@@ -47,7 +47,8 @@ class Clock:
     def grow_old_in(self, seconds: float) -> None:
         """Say how long it is until ``on_old``."""
         self._old_at = self._loop.time() + seconds
-        self._set_timer()
+        if self._old_at < self._timer_at:
+            self._set_timer()
 
     def cancel(self) -> None:
         """Call nothing any more, whatever is reset later."""

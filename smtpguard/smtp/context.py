@@ -4,9 +4,11 @@ import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from smtpguard.domain.application import Application
+from smtpguard.domain.reply import R220_READY, Reply
 from smtpguard.service.accept import Acceptor
 from smtpguard.service.logins import Logins
 from smtpguard.service.rates import Rates
@@ -27,6 +29,11 @@ class Admission:
     certificate: ssl.SSLContext | None
     tls_required: bool
 
+    @cached_property
+    def has_logins(self) -> bool:
+        """Whether anybody could log in."""
+        return any(application.username for application in self.applications)
+
 
 @dataclass
 class SessionContext:
@@ -39,3 +46,8 @@ class SessionContext:
     sessions: "Sessions[Connection]"
     spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
     logger: Logger
+
+    @cached_property
+    def greeting(self) -> Reply:
+        """The first that an application hears."""
+        return R220_READY.with_text(f"{self.settings.hostname} {R220_READY.text}")

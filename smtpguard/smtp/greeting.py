@@ -1,12 +1,12 @@
 """The commands by which a session says who it is: HELO, EHLO, STARTTLS, AUTH, XCLIENT."""
 
 import asyncio
+from functools import lru_cache
 
 from aiosmtpd.smtp import syntax
 
 from smtpguard.domain.application import Application, find_application, find_login
 from smtpguard.domain.reply import (
-    R220_READY,
     R220_TLS,
     R221_BYE,
     R235_LOGGED_IN,
@@ -32,6 +32,9 @@ from smtpguard.smtp.extensions import Extensions, offer, without_extensions
 from smtpguard.smtp.sasl import exchange
 from smtpguard.smtp.xclient import parse_xclient
 from smtpguard.telemetry import Event
+
+REMEMBERED_REPLIES = 64
+"""Replies to EHLO: all sessions of a kind are offered the same."""
 
 
 class Greeting(Connection):
@@ -61,11 +64,7 @@ class Greeting(Connection):
     @property
     def _offers_auth(self) -> bool:
         protected = self._tls_protocol is not None or self._context.settings.auth_without_tls
-        return protected and self._has_logins
-
-    @property
-    def _has_logins(self) -> bool:
-        return any(application.username for application in self._context.admission.applications)
+        return protected and self._context.admission.has_logins
 
     @property
     def _offers_starttls(self) -> bool:
@@ -89,12 +88,7 @@ class Greeting(Connection):
         self._extensions = await self._offer(extended=extended)
         self.session.extended_smtp = extended
         self.session.host_name = hostname
-        # RFC 2034 3: no enhanced codes here.
-        lines = [self.hostname, *(self._extensions.lines() if extended else ())]
-        marks = ["-"] * (len(lines) - 1) + [" "]
-        await self.push(
-            "".join(f"250{mark}{line}\r\n" for mark, line in zip(marks, lines, strict=True)).encode("ascii")
-        )
+        await self.push(_who_we_are(self.hostname, self._extensions if extended else None))
 
     async def _offer(self, *, extended: bool) -> Extensions:
         max_message_bytes = self._context.settings.max_message_bytes
@@ -157,7 +151,7 @@ class Greeting(Connection):
             self._hang_up(R421_TOO_MANY_LOGINS)
 
     def _auth_refusal(self, arg: str | None) -> Reply | None:
-        if not self._has_logins:
+        if not self._context.admission.has_logins:
             return R502_NOT_IMPLEMENTED
         if not self._offers_auth:
             return R538_TLS_FOR_AUTH
@@ -218,4 +212,12 @@ class Greeting(Connection):
             self._login = find_login(self._context.admission.applications, said.login)
         self._set_rset_state()
         self.session.host_name = None
-        await self.push(R220_READY.with_text(f"{self.hostname} {R220_READY.text}"))
+        await self.push(self._context.greeting)
+
+
+@lru_cache(REMEMBERED_REPLIES)
+def _who_we_are(hostname: str, offered: Extensions | None) -> bytes:
+    """Return the reply to EHLO, to HELO where nothing is offered. RFC 2034 3: no enhanced codes here."""
+    lines = [hostname, *(offered.lines() if offered else ())]
+    marks = ["-"] * (len(lines) - 1) + [" "]
+    return "".join(f"250{mark}{line}\r\n" for mark, line in zip(marks, lines, strict=True)).encode("ascii")

@@ -42,7 +42,7 @@ class Input:
         """Add what came in."""
         self._pieces.append(data)
         self._size += len(data)
-        self._last = (self._last + data[-len(QUIT) :])[-len(QUIT) :]
+        self._last = data[-len(QUIT) :] if len(data) >= len(QUIT) else (self._last + data)[-len(QUIT) :]
         self._hold_back_if_much()
         self._wake()
 

@@ -1,7 +1,6 @@
 """The sessions that are open: how many, and how many of each network."""
 
 import asyncio
-from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network
 from typing import Generic, TypeVar
@@ -20,7 +19,7 @@ class Sessions(Generic[Session]):
         self._max_sessions = max_sessions
         self._max_per_network = max_per_network
         self._open: set[Session] = set()
-        self._networks: Counter[str] = Counter()
+        self._networks: dict[str, int] = {}
         self._all_ended = asyncio.Event()
 
     @property
@@ -50,9 +49,10 @@ class Sessions(Generic[Session]):
 
     def enter(self, network: str) -> bool:
         """Count a session of this network; False if it has as many as it may: then nothing was counted."""
-        if self._networks[network] >= self._max_per_network:
+        sessions = self._networks.get(network, 0)
+        if sessions >= self._max_per_network:
             return False
-        self._networks[network] += 1
+        self._networks[network] = sessions + 1
         return True
 
     def leave(self, network: str) -> None:

@@ -71,6 +71,7 @@ BY_REASON: dict[str, list[str]] = {
         "test_smtp::TestAuthMechanisms::test_DENYFALSE",
         "test_smtp::TestAuthMechanisms::test_DENYMISSING",
         "test_smtp::TestAuthMechanisms::test_NONE",
+        "test_smtp::TestAuthArgs::test_log_authmechanisms",
     ],
     "AUTH after HELO is known, but out of place: 503.": [
         "test_smtp::TestSMTPAuth::test_helo",

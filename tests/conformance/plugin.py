@@ -120,7 +120,7 @@ class AskingLogins:
     async def check(self, username: str, password: str, *, network: str) -> Application | None:
         given = LoginPassword(username.encode(), password.encode())
         if self._authenticator is not None:
-            result = self._authenticator(self._server, self._server.session, self._server.envelope, "PLAIN", given)
+            result = self._authenticator(self._server, self._server.session, Envelope(), "PLAIN", given)
         else:
             result = AuthResult(success=bool(self._callback and self._callback("PLAIN", *given)))
         return self._server.application if result.success else None

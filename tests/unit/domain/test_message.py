@@ -346,14 +346,14 @@ def test_taking_a_field_out_leaves_every_other_octet() -> None:
 
 def test_taking_many_fields_out_of_a_big_message_takes_no_time() -> None:
     """A header full of them, in front of a body that is moved once."""
-    body = b"\r\n" + b"a" * 4_000_000 + b"\r\n"
+    body = b"\r\n" + b"a" * 20_000_000 + b"\r\n"
     wire = bytearray(b"x-customer-id:\r\n" * 16_000 + b"a: b\r\n" + body)
     header = read_header(wire)
 
     began = time.process_time()
     take_out(wire, header, (NAME, NAME))
 
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 5  # half a minute where each field moves the body
     assert wire == b"a: b\r\n" + body
 
 
