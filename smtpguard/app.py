@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from smtpguard.domain.application import Application
@@ -13,6 +13,7 @@ from smtpguard.domain.ids import RANDOM_OCTETS, transaction_id
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.accept import Acceptor
 from smtpguard.service.address_desk import AddressDesk
+from smtpguard.service.housekeeping import Housekeeping
 from smtpguard.service.logins import Logins
 from smtpguard.service.quarantine_desk import QuarantineDesk
 from smtpguard.service.rates import Rates
@@ -97,12 +98,13 @@ async def running_guard(
     sockets: Iterable[ListeningSocket] | None = None,
     rates: Rates | None = None,
     logger: Logger | None = None,
+    keeps_house: bool = True,
 ) -> AsyncIterator[Guard]:
     """Run the guard for as long as the block.
 
-    A worker brings the sockets and rates that it shares with others, and a logger that says which worker it is. At the
-    end it listens no more, finishes what is past the end of data, and ends. Raises SchemaMismatch, StoreUnavailable,
-    SettingsError.
+    A worker brings the sockets and rates that it shares with others, and a logger that says which worker it is; one of
+    them keeps house. At the end it listens no more, finishes what is past the end of data, and ends. Raises
+    SchemaMismatch, StoreUnavailable, SettingsError.
     """
     logger = logger or get_logger()
     rates = rates or Rates(asyncio.get_running_loop().time)
@@ -119,9 +121,12 @@ async def running_guard(
                 )
                 server = SmtpServer(SessionContext(settings.smtp, acceptor, admission, rates, sessions, spawn, logger))
                 await server.start(listen(settings.smtp) if sockets is None else sockets)
+                housekeeping = spawn(_housekeeping(settings, store, logger).run()) if keeps_house else None
                 try:
                     yield Guard(settings, server, smarthost)
                 finally:
+                    if housekeeping is not None:
+                        housekeeping.cancel()
                     await server.close()
         finally:
             await smarthost.close()
@@ -143,6 +148,11 @@ def _acceptor(settings: Settings, store: Store, smarthost: Smarthost, logger: Lo
         max_buffered_bytes=smtp.max_buffered_bytes, spool_above=smtp.spool_above, directory=smtp.spool_directory
     )
     return Acceptor(store, smarthost, spool, smtp.hostname, clock, new_transaction_id, logger)
+
+
+def _housekeeping(settings: Settings, store: Store, logger: Logger) -> Housekeeping:
+    days = settings.quarantine.retention
+    return Housekeeping(store, timedelta(days=days) if days else None, clock, logger)
 
 
 def applications(settings: Settings) -> tuple[Application, ...]:

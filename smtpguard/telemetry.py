@@ -44,6 +44,9 @@ class Event(StrEnum):
     TRANSACTION_FAILED = "transaction-failed"
     LEDGER_FAILED = "ledger-failed"
     TAKE_BACK_FAILED = "take-back-failed"
+    QUARANTINE_EXPIRING = "quarantine-expiring"
+    QUARANTINE_EXPIRED = "quarantine-expired"
+    HOUSEKEEPING_FAILED = "housekeeping-failed"
     LOG_LINES_LOST = "log-lines-lost"
 
 

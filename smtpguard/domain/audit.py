@@ -8,6 +8,8 @@ from enum import Enum
 
 FIRST_HASH = "0" * 64
 """What stands for "the act before" in the first act."""
+GUARD = "smtpguard"
+"""The actor of what the guard does by itself."""
 
 
 class ActKind(Enum):
@@ -22,6 +24,7 @@ class ActKind(Enum):
     RELEASE_FAIL = "release-fail"
     SETTLE = "settle"
     DISCARD = "discard"
+    EXPIRE = "expire"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,11 @@ def transaction_id(now: datetime, random: bytes) -> str:
     return _base32((now - _EPOCH) // _MILLISECOND) + _base32(int.from_bytes(random, "big"))
 
 
+def first_id_after(at: datetime) -> str:
+    """Return what stands behind every id that was made up to this time, and before every later one."""
+    return _base32((at - _EPOCH) // _MILLISECOND + 1)
+
+
 def quarantined_id(transaction: str, number: int) -> str:
     """Build the id of the ``number``-th (from 1) quarantined message of a transaction."""
     return f"{transaction}-{number}"

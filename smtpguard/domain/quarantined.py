@@ -18,6 +18,8 @@ class QuarantineState(Enum):
     """A release has begun and its end is not known: it is under way, or died under way. An operator settles it."""
     RELEASED = "released"
     DISCARDED = "discarded"
+    EXPIRED = "expired"
+    """Nobody decided in time."""
 
 
 OPEN_STATES = frozenset({QuarantineState.QUARANTINED, QuarantineState.MAYBE_SENT})
@@ -44,6 +46,15 @@ class QuarantinedMessage:
     decided_at: datetime | None = None
     decided_by: str | None = None
     decided_why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """How many waiting messages are about to expire, how many of them are not announced, and when the oldest came."""
+
+    count: int
+    unannounced: int
+    oldest: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ from smtpguard.settings.kinds import (
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 MASK = "***"
 MIN_BUFFERED_BYTES = 1_048_576
-FIXED_SECTIONS = ("smtp", "smarthost", "store", "log")
+MAX_DAYS = 10_000
+FIXED_SECTIONS = ("smtp", "smarthost", "store", "quarantine", "log")
 """What stays as it is for as long as a guard runs."""
 
 
@@ -197,6 +198,13 @@ class StoreSettings(Section):
         return value
 
 
+class QuarantineSettings(Section):
+    """[quarantine]: what becomes of messages that wait."""
+
+    retention: Annotated[CountOrNone, Field(le=MAX_DAYS)] = 30
+    """Days; 0: for ever."""
+
+
 class PolicyOverrides(Section):
     """The keys of [policy]; under [[application]] those that are set stand in place of the general ones."""
 
@@ -264,6 +272,7 @@ class Settings(Section):
     smarthost: SmarthostSettings = Field(default_factory=SmarthostSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
+    quarantine: QuarantineSettings = Field(default_factory=QuarantineSettings)
     application: Annotated[tuple[ApplicationSettings, ...], Many] = ()
     log: LogSettings = Field(default_factory=LogSettings)
 

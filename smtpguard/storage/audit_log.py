@@ -56,9 +56,14 @@ class _Link:
     follows: bool
 
 
+def lock_chain(connection: Connection) -> None:
+    """Take the chain's lock, where it is not yet known whether there will be an act."""
+    lock(connection, CHAIN_LOCK)
+
+
 def append_act(connection: Connection, act: Act) -> None:
     """Append an act to the chain, within a transaction of the writer."""
-    lock(connection, CHAIN_LOCK)
+    lock_chain(connection)
     last = connection.execute(select(audit_log).order_by(audit_log.c.id.desc()).limit(1)).first()
     previous_id, previous_hash = (last.id, last.hash) if last else (0, FIRST_HASH)
     # As it can be kept, so that the hash is that of what is kept.

@@ -5,9 +5,10 @@ The content of a transaction goes with the last of its messages that is open.
 
 import asyncio
 import builtins
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -19,11 +20,18 @@ from smtpguard.domain.decision import Reason
 from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters, RcptParameters, ReversePath
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.message import HeaderSummary
-from smtpguard.domain.quarantined import OPEN_STATES, MessageContent, QuarantinedMessage, QuarantineState
+from smtpguard.domain.quarantined import (
+    OPEN_STATES,
+    Expiring,
+    MessageContent,
+    QuarantinedMessage,
+    QuarantineState,
+)
 from smtpguard.errors import ActRefused, NotFound, StoreError
-from smtpguard.storage.audit_log import append_act
+from smtpguard.storage.audit_log import append_act, lock_chain
 from smtpguard.storage.contents import pack, unpack
 from smtpguard.storage.driver_statement import StatementOnEither
+from smtpguard.storage.expiry import announce, count_expiring, some_due
 from smtpguard.storage.long_work import LongWork
 from smtpguard.storage.mailboxes import stored_mailbox
 from smtpguard.storage.tables import message_contents, quarantined_messages
@@ -140,6 +148,39 @@ class Quarantine:
 
         await self._writer.write(work, durable=True)
 
+    async def expiring(self, *, received_until: datetime) -> Expiring:
+        """Count the waiting messages that came by this time."""
+        return await self._long_work.read(lambda connection: count_expiring(connection, received_until))
+
+    async def announce(self, *, received_until: datetime, at: datetime) -> int:
+        """Note of some waiting messages that came by this time that their expiry is announced; return of how many."""
+        return await self._writer.write(lambda connection: announce(connection, received_until, at), durable=True)
+
+    async def expire(
+        self, *, received_until: datetime, announced_until: datetime, act: Callable[[str], Act]
+    ) -> builtins.list[str]:
+        """Let some waiting messages expire that came, and were announced, by these times; return their ids.
+
+        Each gets an act of its own. What others move at the same moment is theirs.
+        """
+
+        def work(connection: Connection) -> list[str]:
+            lock_chain(connection)
+            due = some_due(connection, received_until, announced_until)
+            return [each for each, transaction_id in due if _expired(connection, each, transaction_id, act(each))]
+
+        return await self._writer.write(work, durable=True)
+
+
+def _expired(connection: Connection, message_id: str, transaction_id: str, act: Act) -> bool:
+    """Let a message expire; False where it does not wait any more."""
+    _lock_content(connection, transaction_id)
+    if not _moved(connection, message_id, expected=QuarantineState.QUARANTINED, to=QuarantineState.EXPIRED, act=act):
+        return False
+    append_act(connection, act)
+    _drop_content_of_closed(connection, transaction_id)
+    return True
+
 
 def _get(connection: Connection, message_id: str) -> QuarantinedMessage:
     row = connection.execute(select(quarantined_messages).where(quarantined_messages.c.id == message_id)).first()
@@ -208,6 +249,7 @@ def _values(message: QuarantinedMessage) -> dict[str, Any]:
         "decided_at": message.decided_at,
         "decided_by": message.decided_by,
         "decided_why": message.decided_why,
+        "announced_at": None,
     }
 
 

@@ -159,6 +159,7 @@ quarantined_messages = Table(
     Column("decided_at", UtcDateTime),
     Column("decided_by", Words),
     Column("decided_why", Words),
+    Column("announced_at", UtcDateTime),  # when its expiry was announced
     Index("ix_quarantined_messages_state", "state", "id"),
     Index("ix_quarantined_messages_transaction_id", "transaction_id"),
 )

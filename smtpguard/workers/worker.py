@@ -45,6 +45,7 @@ def _guard(number: int, begin: Begin) -> AbstractAsyncContextManager[Guard]:
         sockets=[ListeningSocket(socket.socket(fileno=descriptor), tls) for descriptor, tls in begin.sockets],
         rates=SharedRates(time.monotonic, LockedFile(begin.rates)),
         logger=get_logger().bind(worker=number),
+        keeps_house=number == 1,
     )
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpguard.domain.ids import RANDOM_OCTETS, quarantined_id, transaction_id
+from smtpguard.domain.ids import RANDOM_OCTETS, first_id_after, quarantined_id, transaction_id
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LOWEST, HIGHEST = bytes(RANDOM_OCTETS), b"\xff" * RANDOM_OCTETS
@@ -37,3 +37,10 @@ def test_ids_sort_by_time(at, random, later_random) -> None:
 @given(one=RANDOM, other=RANDOM)
 def test_ids_of_one_millisecond_differ_by_their_random_octets(one, other) -> None:
     assert (one == other) == (transaction_id(NOW, one) == transaction_id(NOW, other))
+
+
+@given(at=TIMES)
+def test_id_after_a_time_stands_between_it_and_the_next_millisecond(at) -> None:
+    next_id = transaction_id(at + timedelta(milliseconds=1), LOWEST)
+
+    assert quarantined_id(transaction_id(at, HIGHEST), 9) < first_id_after(at) <= next_id

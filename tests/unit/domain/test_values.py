@@ -40,6 +40,6 @@ def test_words_of_a_closed_list_are_kebab_case(enum) -> None:
 
 
 def test_open_states_are_those_with_content() -> None:
-    closed = {QuarantineState.RELEASED, QuarantineState.DISCARDED}
+    closed = {QuarantineState.RELEASED, QuarantineState.DISCARDED, QuarantineState.EXPIRED}
 
     assert set(QuarantineState) - closed == OPEN_STATES
