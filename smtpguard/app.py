@@ -147,7 +147,16 @@ def _acceptor(settings: Settings, store: Store, smarthost: Smarthost, logger: Lo
     spool = Spool(
         max_buffered_bytes=smtp.max_buffered_bytes, spool_above=smtp.spool_above, directory=smtp.spool_directory
     )
-    return Acceptor(store, smarthost, spool, smtp.hostname, clock, new_transaction_id, logger)
+    return Acceptor(
+        store,
+        smarthost,
+        spool,
+        smtp.hostname,
+        clock,
+        new_transaction_id,
+        logger,
+        settings.verification.max_verification_mails_per_day,
+    )
 
 
 def _housekeeping(settings: Settings, store: Store, logger: Logger) -> Housekeeping:
@@ -166,6 +175,7 @@ def applications(settings: Settings) -> tuple[Application, ...]:
             each.password_hash,
             each.max_messages_per_minute,
             frozenset(each.reverse_path_domains),
+            each.may_verify,
         )
         for each in settings.applications()
     )

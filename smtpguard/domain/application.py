@@ -28,6 +28,8 @@ class Application:
     """0: no limit."""
     reverse_path_domains: frozenset[str] = frozenset()
     """Lookup forms; empty: it may send as any."""
+    may_verify: bool = False
+    """Whether its verification mail is relayed to recipients who are not verified."""
 
     def may_send_as(self, reverse_path: ReversePath) -> bool:
         """Whether it may use this reverse-path; the null reverse-path is everybody's (RFC 5321 4.5.5)."""

@@ -28,9 +28,22 @@ class Reason(Enum):
     SHARED_ADDRESS = "shared-address"
     CUSTOMER_UNCLEAR = "customer-unclear"
     FLAGGED = "flagged"
+    VERIFICATION_MAIL = "verification-mail"
+    """The application's own way of verifying the address, such as a sign-up code."""
     RELEASED = "released"
     """An operator released it from quarantine."""
     STORE_UNAVAILABLE = "store-unavailable"
+
+
+_LACKS_VERIFICATION = frozenset(
+    {
+        Reason.UNKNOWN,
+        Reason.NOT_VERIFIED,
+        Reason.NOT_VERIFIED_FOR_CUSTOMER,
+        Reason.SHARED_ADDRESS,
+        Reason.CUSTOMER_UNCLEAR,
+    }
+)
 
 
 class Decision(NamedTuple):
@@ -43,6 +56,11 @@ class Decision(NamedTuple):
     verdict: Verdict
     reason: Reason
     would_be: Verdict | None = None
+
+    @property
+    def awaits_verification(self) -> bool:
+        """Whether the recipient does not get the message, or would not, for want of a verification alone."""
+        return self.reason in _LACKS_VERIFICATION and (self.verdict is not Verdict.RELAY or self.would_be is not None)
 
 
 def decide(recipient: Mailbox, facts: AddressFacts, customer: Customer, policy: Policy) -> Decision:
@@ -61,12 +79,18 @@ def decide_after_data(before: Decision, after: Decision) -> Decision:
     """Join what RCPT was answered with what the end of data shows.
 
     Between the two a decision can only become stricter: the smarthost has not been asked about a recipient who was to
-    be quarantined, and a recipient who got 250 can no longer be rejected alone, so that *reject* becomes *quarantine*.
+    be quarantined, and a recipient who got 250 can no longer be rejected alone, so that *reject* becomes *quarantine*;
+    it stays for a recipient who was to be rejected and whose RCPT was accepted for what the message might be.
     """
     strictest = before if after.verdict is Verdict.RELAY and before.verdict is not Verdict.RELAY else after
-    if strictest.verdict is Verdict.REJECT:
-        return strictest._replace(verdict=Verdict.QUARANTINE)
+    if strictest.verdict is Verdict.REJECT and before.verdict is not Verdict.REJECT:
+        return kept_if_rejected(strictest)
     return strictest
+
+
+def kept_if_rejected(decision: Decision) -> Decision:
+    """Quarantine for whom can no longer be rejected."""
+    return decision._replace(verdict=Verdict.QUARANTINE) if decision.verdict is Verdict.REJECT else decision
 
 
 def standing_for(facts: AddressFacts, customer: Customer) -> tuple[Standing, Reason]:

@@ -5,7 +5,7 @@ as it came; the quarantine keeps the message unstuffed. Nothing here decodes or 
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ from smtpguard.domain.standing import Customer, CustomerUnnamed, is_customer_ref
 
 MAX_HEADER_OCTETS = 262_144
 PURPOSE_HEADER = "X-Smtpguard-Purpose"
-"""A field of the guard's own: whatever comes with it from outside is taken out."""
+"""A field of the guard's own: an application marks its verification mail with it. It is taken out in any case."""
+VERIFICATION_PURPOSE = b"verification"
 MAX_SUMMARY_CHARACTERS = 200
 MAX_RAW_SUMMARY_OCTETS = 2000
 REMEMBERED_PEERS = 256
@@ -231,6 +232,11 @@ def customer_of(header: Header, name: str) -> Customer:
     if different or not is_customer_reference(value):
         return CustomerUnnamed.UNCLEAR
     return value
+
+
+def is_verification_mark(purposes: Sequence[bytes]) -> bool:
+    """Whether these values of the purpose field mark verification mail: exactly one does, and nothing like one."""
+    return len(purposes) == 1 and purposes[0].lower() == VERIFICATION_PURPOSE
 
 
 def take_out(wire: bytearray, header: Header, names: Collection[str]) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
 from smtpguard.domain.application import Origin
 from smtpguard.domain.capabilities import Capabilities
@@ -18,7 +17,16 @@ from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.envelope import ForwardPath, MailParameters, RcptParameters, ReversePath
 from smtpguard.domain.ids import quarantined_id
 from smtpguard.domain.mailbox import Mailbox
-from smtpguard.domain.message import Header, HeaderSummary, customer_of, received_field, summarise, unstuffed
+from smtpguard.domain.message import (
+    PURPOSE_HEADER,
+    Header,
+    HeaderSummary,
+    customer_of,
+    is_verification_mark,
+    received_field,
+    summarise,
+    unstuffed,
+)
 from smtpguard.domain.quarantined import QuarantinedMessage, QuarantineState
 from smtpguard.domain.reply import (
     R250_OK,
@@ -41,7 +49,16 @@ from smtpguard.errors import (
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.decisions import decide_again, decide_at_rcpt, reply_to_rcpt
 from smtpguard.service.header import change_header, checked_header
-from smtpguard.service.record import Ended, Outcome, TransactionRecord
+from smtpguard.service.recipients import Accepted, offer_anew, settle_rejected
+from smtpguard.service.record import (
+    NOTHING_SENT,
+    Ended,
+    Outcome,
+    TransactionRecord,
+    outcome_of,
+    refused_by_smarthost,
+)
+from smtpguard.service.verification_mail import VerificationMail
 from smtpguard.spool import Spool, WireMessage
 from smtpguard.storage import Store
 from smtpguard.telemetry import Event, Logger
@@ -61,6 +78,8 @@ class Acceptor:
     clock: Callable[[], datetime]
     new_id: Callable[[], str]
     logger: Logger
+    max_verification_mails: int
+    """To one address, on one day."""
 
     def begin(
         self, origin: Origin, reverse_path: ReversePath, parameters: MailParameters, *, size: int | None
@@ -71,17 +90,6 @@ class Acceptor:
     async def offers(self) -> Capabilities | None:
         """Return what the smarthost offers, None where nobody knows yet. Never raises."""
         return await self.smarthost.offers()
-
-
-class _Accepted(NamedTuple):
-    """A recipient whose RCPT got a positive reply."""
-
-    decision: Decision
-    path: ForwardPath
-
-    @property
-    def is_relayed(self) -> bool:
-        return self.decision.verdict is Verdict.RELAY
 
 
 class Transaction:
@@ -105,8 +113,9 @@ class Transaction:
         self._relay = acceptor.smarthost.begin(
             reverse_path, parameters, size=None if size is None else size + RECEIVED_ALLOWANCE
         )
-        self._accepted: list[_Accepted] = []
+        self._accepted: list[Accepted] = []
         self._kept = False
+        self._verification: VerificationMail | None = None
         self.id = acceptor.new_id()
         self.record = TransactionRecord(self.id, origin, reverse_path, acceptor.clock())
 
@@ -124,9 +133,9 @@ class Transaction:
         """Decide about a recipient, offer it to the smarthost where it is to be relayed, and give the reply."""
         path = ForwardPath(recipient, parameters)
         decision = await self._decide(recipient)
-        reply = reply_to_rcpt(decision) or await self._offer(path)
+        reply = reply_to_rcpt(decision, self._origin.application) or await self._offer(path)
         if reply.is_positive:
-            self._accepted.append(_Accepted(decision, path))
+            self._accepted.append(Accepted(decision, path))
             self.record.accepted(decision)
         else:
             self.record.refused(decision, reply)
@@ -157,7 +166,7 @@ class Transaction:
         """Give up because the message itself was refused with this reply. Never raises but CancelledError."""
         await self._relay.abort()
         self.record.error = why
-        await self._conclude(Ended(reply, _outcome(reply)))
+        await self._conclude(Ended(reply, outcome_of(reply)))
 
     async def abort(self) -> None:
         """Give up before the end of data. Never raises but CancelledError."""
@@ -189,6 +198,10 @@ class Transaction:
         now = self._acceptor.clock()
         customer = self._prepare(message, header, now)
         decided = await self._decide_again(customer, now)
+        if decided is not self._accepted:
+            decided = await self._offer_anew(decided)
+        if self._origin.application.may_verify:
+            decided = settle_rejected(decided, self.record)
         if message.is_cut or not all(each.is_relayed for each in decided):
             reply = await self._act_in_steps(decided, message, header, client_gone)
         else:
@@ -200,33 +213,61 @@ class Transaction:
         customer = customer_of(header, self._policy.customer_header)
         self.record.customer = customer if isinstance(customer, str) else None
         self.record.header(header)
+        purposes = header.values(PURPOSE_HEADER)
+        if purposes:
+            self._heed(purposes, now)
         received = received_field(self._origin, hostname=self._acceptor.hostname, transaction_id=self.id, now=now)
         change_header(message, header, customer_header=self._policy.customer_header, received=received)
         return customer
 
-    async def _decide_again(self, customer: Customer, now: datetime) -> list[_Accepted]:
+    def _heed(self, purposes: Sequence[bytes], now: datetime) -> None:
+        """Take the message for verification mail, if it is marked so by an application that may."""
+        is_heeded = self._origin.application.may_verify and is_verification_mark(purposes)
+        self.record.purpose = "verification" if is_heeded else "ignored"
+        if is_heeded:
+            max_per_day = self._acceptor.max_verification_mails
+            self._verification = VerificationMail(self._store, max_per_day=max_per_day, now=now)
+
+    async def _decide_again(self, customer: Customer, now: datetime) -> list[Accepted]:
         before = [each.decision for each in self._accepted]
         decisions = await decide_again(self._store, before, self._policy, customer=customer, now=now)
+        if self._verification is not None:
+            decisions = await self._verification.let_through(before, decisions)
         if decisions == before:
             return self._accepted
         self.record.decided(decisions)
         return [each._replace(decision=decision) for each, decision in zip(self._accepted, decisions, strict=True)]
+
+    async def _offer_anew(self, decided: list[Accepted]) -> list[Accepted]:
+        """Have the smarthost know of exactly those who are relayed to; whom it refuses only now is kept."""
+        refused = await offer_anew(self._relay, self._accepted, decided)
+        if not refused:
+            return decided
+        if len(refused) == len(decided):  # nobody is left who could have got a 250 for something
+            raise refused_by_smarthost(next((reply for reply in refused.values() if reply.is_transient), refused[0]))
+        if self._verification is not None:
+            await self._verification.give_back([decided[number].path.recipient.lookup_key for number in refused])
+        rest = [self._accepted[number] if number in refused else each for number, each in enumerate(decided)]
+        if not any(each.is_relayed for each in rest):
+            await self._relay.abort()
+        self.record.error = "; ".join(f"{decided[number].path.recipient}: {reply}" for number, reply in refused.items())
+        self.record.decided([each.decision for each in rest])
+        return rest
 
     async def _deliver(self, message: WireMessage, client_gone: Callable[[], bool]) -> Reply:
         """Relay to everybody a message that is whole in memory, which is the usual case: body and dot go together."""
         _stop_if(client_gone)
         reply = await self._relay.deliver(message.head, before_dot=lambda: _stop_if(client_gone))
         if not reply.is_positive:
-            raise _refused(reply)
+            raise refused_by_smarthost(reply)
         return reply
 
     async def _act_in_steps(
-        self, decided: Sequence[_Accepted], message: WireMessage, header: Header, client_gone: Callable[[], bool]
+        self, decided: Sequence[Accepted], message: WireMessage, header: Header, client_gone: Callable[[], bool]
     ) -> Reply | None:
         """Relay and quarantine: what is kept is committed between the body and the dot."""
         relayed = [each.path for each in decided if each.is_relayed]
         kept = [each for each in decided if not each.is_relayed]
-        await self._narrow(relayed)
         _stop_if(client_gone)
         if relayed:
             await self._send_body(message)
@@ -234,26 +275,13 @@ class Transaction:
             await self._keep(kept, message, summarise(header))
         return await self._pass_the_dot(relayed, client_gone)
 
-    async def _narrow(self, relayed: Sequence[ForwardPath]) -> None:
-        """Begin the smarthost's transaction again where fewer are to be relayed to than it was told."""
-        offered = sum(each.is_relayed for each in self._accepted)
-        if len(relayed) == offered:
-            return
-        if not relayed:
-            await self._relay.abort()
-            return
-        replies = await self._relay.restart(relayed)
-        refused = next((reply for reply in replies if not reply.is_positive), None)
-        if refused:  # it took this recipient before: the application tries again and hears it at RCPT
-            raise Ended(R451_ABORTED, Outcome.DEFERRED, refused)
-
     async def _send_body(self, message: WireMessage) -> None:
         async with aclosing(message.chunks()) as chunks:
             reply = await self._relay.send_body(chunks)
         if reply.code != 354:
-            raise _refused(reply)
+            raise refused_by_smarthost(reply)
 
-    async def _keep(self, kept: Sequence[_Accepted], message: WireMessage, summary: HeaderSummary) -> None:
+    async def _keep(self, kept: Sequence[Accepted], message: WireMessage, summary: HeaderSummary) -> None:
         now = self._acceptor.clock()
         messages = [
             QuarantinedMessage(
@@ -296,7 +324,7 @@ class Transaction:
             return None
         reply = await self._relay.finish()
         if not reply.is_positive:
-            raise _refused(reply)
+            raise refused_by_smarthost(reply)
         return reply
 
     async def _take_back(self) -> None:
@@ -335,6 +363,8 @@ class Transaction:
 
         The message has found its owner: a failure here changes no reply.
         """
+        if self._verification is not None and ended.outcome in NOTHING_SENT:
+            await self._verification.give_back()
         now = self._acceptor.clock()
         entries = self.record.ledger_entries(ended.outcome, ended.smarthost_reply, now)
         if entries:
@@ -357,13 +387,3 @@ class Transaction:
 def _stop_if(client_gone: Callable[[], bool]) -> None:
     if client_gone():
         raise Ended(R451_ABORTED, Outcome.CLIENT_GONE)
-
-
-def _refused(reply: Reply) -> Ended:
-    """Pass a refusal on; 421 would tell the application that it is the guard that hangs up."""
-    heard = R451_SMARTHOST_UNAVAILABLE if reply.code == 421 else reply
-    return Ended(heard, _outcome(reply), reply)
-
-
-def _outcome(refusal: Reply) -> Outcome:
-    return Outcome.DEFERRED if refusal.is_transient else Outcome.REFUSED

@@ -6,6 +6,7 @@ Both read the address book anew, so that a flag holds at once.
 from collections.abc import Sequence
 from datetime import datetime
 
+from smtpguard.domain.application import Application
 from smtpguard.domain.decision import Decision, Reason, Verdict, decide, decide_after_data
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.policy import Policy
@@ -49,14 +50,23 @@ async def decide_again(
     ]
 
 
-def reply_to_rcpt(decision: Decision) -> Reply | None:
-    """Return the guard's own reply, None where it is for the smarthost to say."""
+def reply_to_rcpt(decision: Decision, application: Application) -> Reply | None:
+    """Return the guard's own reply, None where it is for the smarthost to say.
+
+    Where the message may turn out to be verification mail, nobody is rejected yet for want of a verification.
+    """
     match decision.verdict:
         case Verdict.RELAY:
             return None
         case Verdict.QUARANTINE:
             return R250_RECIPIENT_OK
         case Verdict.REJECT:
-            return R550_FLAGGED if decision.reason is Reason.FLAGGED else R550_NOT_VERIFIED
+            is_open = application.may_verify and decision.awaits_verification
+            return R250_RECIPIENT_OK if is_open else rejection(decision)
         case Verdict.DEFER:
             return R451_STORE_UNAVAILABLE
+
+
+def rejection(decision: Decision) -> Reply:
+    """Return the refusal of a recipient who is rejected."""
+    return R550_FLAGGED if decision.reason is Reason.FLAGGED else R550_NOT_VERIFIED

@@ -1,4 +1,4 @@
-"""Housekeeping: what nobody decides about in time expires, announced and on record.
+"""Housekeeping: what nobody decides about in time expires, announced and on record; counts of old days are removed.
 
 Processes that share a store may all do it: a message expires once, whoever comes first.
 """
@@ -20,7 +20,7 @@ MAX_NOTICE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Housekeeping:
-    """Lets quarantined messages expire. ``retention`` None: never."""
+    """Lets quarantined messages expire (``retention`` None: never), and removes what is of no use any more."""
 
     store: Store
     retention: timedelta | None
@@ -35,12 +35,15 @@ class Housekeeping:
             await asyncio.sleep(ROUND_SECONDS)
 
     async def round(self) -> None:
-        """Announce what will expire, and let expire what was announced long enough ago. Never raises an Exception."""
+        """Announce what will expire, let expire what was announced long enough ago, clear up. Raises no Exception."""
         try:
             if self.retention is not None:
                 notice = min(MAX_NOTICE, self.retention / 3)
                 await self._announce(self.retention, notice)
                 await self._expire(self.retention, notice)
+            yesterday = self.clock().date() - timedelta(days=1)
+            while await self.store.allowances.forget(before=yesterday):
+                pass
         except Exception as error:  # noqa: BLE001 - whatever it is, the next round tries again
             self.logger.error(Event.HOUSEKEEPING_FAILED, error=str(error))
 

@@ -12,7 +12,7 @@ from smtpguard.domain.decision import Decision, Verdict
 from smtpguard.domain.envelope import ReversePath
 from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.message import Header, readable
-from smtpguard.domain.reply import Reply
+from smtpguard.domain.reply import R451_SMARTHOST_UNAVAILABLE, Reply
 
 MAX_LOGGED_RECIPIENTS = 100
 
@@ -38,6 +38,10 @@ class Outcome(Enum):
     """An error of the guard; the application was told to try again."""
 
 
+NOTHING_SENT = (Outcome.REFUSED, Outcome.DEFERRED, Outcome.CLIENT_GONE)
+"""How a transaction ends that got as far as the end of data, and of which nobody can have got anything."""
+
+
 class Ended(Exception):
     """The transaction ends here with this reply."""
 
@@ -45,6 +49,17 @@ class Ended(Exception):
         self.reply = reply
         self.outcome = outcome
         self.smarthost_reply = smarthost_reply
+
+
+def refused_by_smarthost(reply: Reply) -> Ended:
+    """Pass a refusal on; 421 would tell the application that it is the guard that hangs up."""
+    heard = R451_SMARTHOST_UNAVAILABLE if reply.code == 421 else reply
+    return Ended(heard, outcome_of(reply), reply)
+
+
+def outcome_of(refusal: Reply) -> Outcome:
+    """Say how a transaction ends with this refusal."""
+    return Outcome.DEFERRED if refusal.is_transient else Outcome.REFUSED
 
 
 _UNHEARD = (Outcome.ABORTED, Outcome.CLIENT_GONE, Outcome.CUT_OFF)
@@ -59,6 +74,7 @@ class TransactionRecord:
     reverse_path: ReversePath
     began_at: datetime
     customer: str | None = None
+    purpose: str = ""
     size: int = 0
     error: str = ""
     client_gone: bool = False
@@ -89,6 +105,11 @@ class TransactionRecord:
     def decided(self, decisions: Sequence[Decision]) -> None:
         """Note what the end of data decided about the accepted recipients."""
         self._accepted = list(decisions)
+
+    def rejected(self, reply: Reply) -> None:
+        """Note that the end of data rejected all recipients that were accepted before."""
+        self._refused += [(decision, reply) for decision in self._accepted]
+        self._accepted = []
 
     def ledger_entries(self, outcome: Outcome, smarthost_reply: Reply | None, now: datetime) -> list[LedgerEntry]:
         """Build an entry for each verdict that was carried out, or that the smarthost did not let be carried out."""
@@ -122,6 +143,7 @@ class TransactionRecord:
             "reply": str(reply) if outcome not in _UNHEARD else None,
             "reverse_path": str(self.reverse_path),
             "customer": self.customer,
+            "purpose": self.purpose or None,
             "message_id": self._message_id or None,
             "size": self.size or None,
             "recipient_count": self.offer_count,

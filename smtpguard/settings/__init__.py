@@ -22,6 +22,7 @@ from smtpguard.settings.sections import (
     SmtpSettings,
     StoreSettings,
     TlsSettings,
+    VerificationSettings,
     masked_url,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "SmtpSettings",
     "StoreSettings",
     "TlsSettings",
+    "VerificationSettings",
     "find_settings_file",
     "load_settings",
     "masked_url",

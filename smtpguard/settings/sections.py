@@ -32,7 +32,7 @@ LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 MASK = "***"
 MIN_BUFFERED_BYTES = 1_048_576
 MAX_DAYS = 10_000
-FIXED_SECTIONS = ("smtp", "smarthost", "store", "quarantine", "log")
+FIXED_SECTIONS = ("smtp", "smarthost", "store", "quarantine", "verification", "log")
 """What stays as it is for as long as a guard runs."""
 
 
@@ -205,6 +205,13 @@ class QuarantineSettings(Section):
     """Days; 0: for ever."""
 
 
+class VerificationSettings(Section):
+    """[verification]: how addresses become verified."""
+
+    max_verification_mails_per_day: Count = 5
+    """Of all applications together, to one address, on one day (UTC)."""
+
+
 class PolicyOverrides(Section):
     """The keys of [policy]; under [[application]] those that are set stand in place of the general ones."""
 
@@ -246,6 +253,8 @@ class ApplicationSettings(PolicyOverrides):
     max_messages_per_minute: CountOrNone = 0
     reverse_path_domains: Annotated[tuple[DomainName, ...], Many] = ()
     """The domains that it may send as; empty: any. The null reverse-path is always allowed."""
+    may_verify: bool = False
+    """Whether what it marks as verification mail is relayed to recipients who are not verified."""
 
     @model_validator(mode="after")
     def _can_be_known(self) -> "ApplicationSettings":
@@ -273,6 +282,7 @@ class Settings(Section):
     store: StoreSettings = Field(default_factory=StoreSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
     quarantine: QuarantineSettings = Field(default_factory=QuarantineSettings)
+    verification: VerificationSettings = Field(default_factory=VerificationSettings)
     application: Annotated[tuple[ApplicationSettings, ...], Many] = ()
     log: LogSettings = Field(default_factory=LogSettings)
 

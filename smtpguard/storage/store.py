@@ -8,6 +8,7 @@ from functools import partial
 
 from smtpguard.errors import StoreUnavailable
 from smtpguard.storage.address_book import AddressBook
+from smtpguard.storage.allowances import Allowances
 from smtpguard.storage.audit_log import AuditLog
 from smtpguard.storage.database import Database, database_at
 from smtpguard.storage.ledger import Ledger
@@ -25,6 +26,7 @@ class Store:
     quarantine: Quarantine
     ledger: Ledger
     audit_log: AuditLog
+    allowances: Allowances
 
 
 @asynccontextmanager
@@ -50,6 +52,7 @@ async def open_store(url: str) -> AsyncIterator[Store]:
             quarantine=quarantine,
             ledger=Ledger(hot_path, long_work),
             audit_log=AuditLog(writer, long_work),
+            allowances=Allowances(writer),
         )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Dialect,
     ForeignKey,
@@ -175,6 +176,16 @@ message_contents = Table(
     Column("sender", Words, nullable=False),
     Column("date", Words, nullable=False),
     Column("message_id", Words, nullable=False),
+)
+
+allowances = Table(
+    "allowances",
+    metadata,
+    Column("day", Date, primary_key=True),  # in UTC; first, since old days are removed
+    Column("kind", Key, primary_key=True),
+    Column("subject", Key, primary_key=True),
+    Column("count", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 SAMPLED = text("id & 255 = 0")

@@ -238,6 +238,21 @@ async def test_release_and_expiry_at_once(house, store_url) -> None:
     assert states == [QuarantineState.MAYBE_SENT if won else QuarantineState.EXPIRED for won in claimed]
 
 
+async def test_counts_of_days_gone_by_are_removed(house) -> None:
+    """But those of yesterday: the clock of another guard may be late."""
+    house.retention = None
+
+    async def is_counted(days_ago: int) -> bool:
+        day = BEGIN.date() - timedelta(days=days_ago)
+        return await house.store.allowances.take("mail", ["a"], day=day, limit=1) == [False]
+
+    for days_ago in range(4):
+        await is_counted(days_ago)
+    await house.round_at(BEGIN)
+
+    assert [await is_counted(days_ago) for days_ago in range(4)] == [True, True, False, False]
+
+
 async def test_store_that_fails_ends_a_round_and_not_the_guard(store_url) -> None:
     async with open_store(store_url) as store:
         house = House(store)

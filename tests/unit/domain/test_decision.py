@@ -109,10 +109,10 @@ def test_decision(facts, customer, policy, verdict, reason, would_be) -> None:
 
 
 def test_every_reason_is_met_by_the_table() -> None:
-    """But for those that are given where no decision is made: a release, and a store that cannot be asked."""
+    """But for those that are given elsewhere: for a mark, at a release, by a store that cannot be asked."""
     met = {reason for *_, reason, _ in TABLE}
 
-    assert set(Reason) == met | {Reason.RELEASED, Reason.STORE_UNAVAILABLE}
+    assert set(Reason) == met | {Reason.VERIFICATION_MAIL, Reason.RELEASED, Reason.STORE_UNAVAILABLE}
 
 
 @pytest.mark.parametrize(
@@ -264,6 +264,20 @@ def test_observing_relays_and_records_the_verdict(facts, customer, policy) -> No
     assert observed.verdict is Verdict.RELAY
     assert observed.reason is enforced.reason
     assert observed.would_be == (None if enforced.verdict is Verdict.RELAY else enforced.verdict)
+
+
+@given(facts=FACTS, customer=CUSTOMERS, policy=ANY_POLICY)
+def test_verification_is_awaited_where_it_would_help(facts, customer, policy) -> None:
+    """Never of a flagged address, nor where the message is relayed in any case."""
+    decision = decide(JOHN, facts, customer, policy)
+    verified = replace(
+        facts, on_record=True, vouched_for_customer=True, vouched_address_wide=True, bound_to_others=False
+    )
+    kept = (decision.would_be or decision.verdict) is not Verdict.RELAY
+
+    assert decision.awaits_verification == (kept and not facts.flagged)
+    if decision.awaits_verification and customer is not UNCLEAR:
+        assert decide(JOHN, verified, customer, policy).reason is Reason.VERIFIED
 
 
 @given(before=DECISIONS | st.just(DEFERRED), after=DECISIONS)

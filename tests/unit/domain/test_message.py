@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from smtpguard.domain.application import Application, Origin
 from smtpguard.domain.message import (
     MAX_HEADER_OCTETS,
+    PURPOSE_HEADER,
     DotRewriter,
     HeaderTooBigError,
     LineFeedRewriter,
     WireScan,
     customer_of,
     find_header_end,
+    is_verification_mark,
     read_header,
     received_field,
     stuff,
@@ -332,6 +334,31 @@ def test_header_is_read_as_whoever_gets_the_message_reads_it(parts) -> None:
 )
 def test_customer_of_a_message(header, customer) -> None:
     assert customer == customer_of(read_header(b"From: a\r\n" + header + b"\r\nbody\r\n"), NAME)
+
+
+@pytest.mark.parametrize(
+    ("header", "is_mark"),
+    [
+        (b"X-Smtpguard-Purpose: verification\r\n", True),
+        (b"x-smtpguard-PURPOSE:\tVeriFication \r\n", True),
+        (b"X-Smtpguard-Purpose :\r\n verification\r\n\t\r\n", True),
+        (b".X-Smtpguard-Purpose: verification\r\n", True),
+        (b"X-Smtpguard-Purpose: verification\r\nX-Smtpguard-Purpose: verification\r\n", False),
+        (b"X-Smtpguard-Purpose: verification\r\nSubject: x\r\nx-smtpguard-purpose:\r\n", False),
+        (b"X-Smtpguard-Purpose: veri\r\n fication\r\n", False),
+        (b"X-Smtpguard-Purpose: verification (really)\r\n", False),
+        (b"X-Smtpguard-Purpose: verification, verification\r\n", False),
+        (b"X-Smtpguard-Purpose: verification\0\r\n", False),
+        (b"X-Smtpguard-Purpose: =?us-ascii?q?verification?=\r\n", False),
+        ("X-Smtpguard-Purpose: verif\u0131cation\r\n".encode(), False),
+        (b"X-Smtpguard-Purpose:\r\n", False),
+        (b"X-Smtpguard-Purpose2: verification\r\n", False),
+        (b"Subject: x\r\n\r\nX-Smtpguard-Purpose: verification\r\n", False),
+        (b"Subject: X-Smtpguard-Purpose: verification\r\n", False),
+    ],
+)
+def test_verification_mark(header, is_mark) -> None:
+    assert is_mark == is_verification_mark(read_header(header + b"\r\n").values(PURPOSE_HEADER))
 
 
 def test_taking_a_field_out_leaves_every_other_octet() -> None:
