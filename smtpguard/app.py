@@ -58,7 +58,8 @@ async def open_desks(settings: Settings) -> AsyncIterator[Desks]:
     async with open_store(settings.store.url) as store:
         smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
         try:
-            yield Desks(AddressDesk(store, clock), QuarantineDesk(store, smarthost, clock), store, clock)
+            addresses = AddressDesk(store, clock, _days(settings.verification.valid_for))
+            yield Desks(addresses, QuarantineDesk(store, smarthost, clock), store, clock)
         finally:
             await smarthost.close()
 
@@ -160,8 +161,12 @@ def _acceptor(settings: Settings, store: Store, smarthost: Smarthost, logger: Lo
 
 
 def _housekeeping(settings: Settings, store: Store, logger: Logger) -> Housekeeping:
-    days = settings.quarantine.retention
-    return Housekeeping(store, timedelta(days=days) if days else None, clock, logger)
+    return Housekeeping(store, _days(settings.quarantine.retention), clock, logger)
+
+
+def _days(number: int) -> timedelta | None:
+    """Return so many days; in the settings 0 is for ever."""
+    return timedelta(days=number) if number else None
 
 
 def applications(settings: Settings) -> tuple[Application, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,12 +39,22 @@ def verify(
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="WHY", callback=words, help="How it is known.")
     ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(
+            "--until",
+            metavar="YYYY-MM-DD",
+            formats=["%Y-%m-%d"],
+            help="It holds until this day begins (UTC), and not for as long as the settings say.",
+        ),
+    ] = None,
 ) -> None:
     """Vouch for an address. Its owner reads it and, with --customer, is that customer. A flag stays, and wins."""
     mailbox = mailbox_of(address)
 
     async def work(desks: "Desks") -> AddressRecord:
-        await desks.addresses.verify(mailbox, customer=customer, by=by, why=reason or "")
+        end = until and until.replace(tzinfo=UTC)
+        await desks.addresses.verify(mailbox, customer=customer, by=by, why=reason or "", valid_until=end)
         return await desks.addresses.show(mailbox)
 
     record = at_desks(ctx, work)
@@ -181,5 +191,6 @@ def _binding_line(binding: Binding) -> str:
 def _voucher_line(voucher: Voucher, now: datetime) -> str:
     parts = [f"{_whom(voucher.customer)}, {utc(voucher.verified_at)} UTC, {voucher.method} by {voucher.by}"]
     parts += [voucher.evidence] if voucher.evidence else []
+    parts += [f"until {utc(voucher.valid_until)} UTC"] if voucher.valid_until else []
     parts += [] if voucher.holds(now) else ["no longer holds"]
     return "; ".join(parts)

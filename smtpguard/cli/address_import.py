@@ -78,6 +78,7 @@ def import_(
                 clock=desks.clock,
                 by=by,
                 name=file,
+                valid_for=desks.addresses.valid_for,
                 on_rejected=lambda row: _report(progress.console, file, row),
                 on_imported=lambda _: progress.update(task, completed=lines.octets),
             )

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from smtpguard.domain.audit import Act, ActKind
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.standing import AddressRecord, Flag, Standing, Voucher
+from smtpguard.errors import ActRefused
 from smtpguard.storage import Store
 
 OPERATOR_METHOD = "operator"
@@ -14,15 +15,34 @@ OPERATOR_METHOD = "operator"
 
 @dataclass(frozen=True)
 class AddressDesk:
-    """What operators do with addresses."""
+    """What operators do with addresses. ``valid_for`` is how long a voucher holds, None: for ever."""
 
     store: Store
     clock: Callable[[], datetime]
+    valid_for: timedelta | None
 
-    async def verify(self, mailbox: Mailbox, *, customer: str | None, by: str, why: str) -> None:
-        """Vouch for an address, for one customer or (None) address-wide. A flag stays, and wins."""
+    async def verify(
+        self, mailbox: Mailbox, *, customer: str | None, by: str, why: str, valid_until: datetime | None = None
+    ) -> None:
+        """Vouch for an address, for one customer or (None) address-wide. A flag stays, and wins.
+
+        ``valid_until`` None: as long as vouchers hold. Raises ActRefused where that is over already.
+        """
         now = self.clock()
-        voucher = Voucher(customer=customer, method=OPERATOR_METHOD, verified_at=now, by=by, evidence=why)
+        if valid_until is None and self.valid_for is not None:
+            valid_until = now + self.valid_for
+        if valid_until is not None and valid_until <= now:
+            raise ActRefused(
+                f"{mailbox}: a verification until {valid_until:%Y-%m-%d %H:%M} UTC would not hold any more"
+            )
+        voucher = Voucher(
+            customer=customer,
+            method=OPERATOR_METHOD,
+            verified_at=now,
+            by=by,
+            evidence=why,
+            valid_until=valid_until,
+        )
         why = f"for customer {customer}: {why}" if customer else why
         await self.store.address_book.verify(mailbox, voucher, self._act(ActKind.ADDRESS_VERIFY, mailbox, by, why))
 

@@ -4,7 +4,7 @@ import asyncio
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from operator import itemgetter
 
@@ -52,12 +52,14 @@ async def import_addresses(
     clock: Callable[[], datetime],
     by: str,
     name: str,
+    valid_for: timedelta | None,
     on_rejected: Callable[[RejectedRow], None],
     on_imported: Callable[[int], None],
 ) -> ImportReport:
     """Import CSV with a header row; ``name`` is what the audit log calls the source.
 
     Columns: those of COLUMNS, in any order; only ``address`` is required. An empty standing is ``unverified``.
+    What is verified is so for ``valid_for`` (None: for ever) from the import on, whenever it was verified.
     Importing the same again changes nothing, and an import never takes a flag away. Memory does not grow with the file.
     Raises ActRefused where the header row is wrong: nothing is imported then.
     """
@@ -74,7 +76,10 @@ async def import_addresses(
         chunk = list(islice(rows, CHUNK_ROWS))
         while chunk:
             # One chunk is parsed while the one before is written.
-            write = store.address_book.import_rows(chunk, now=clock(), by=by)
+            now = clock()
+            write = store.address_book.import_rows(
+                chunk, now=now, by=by, valid_until=now + valid_for if valid_for else None
+            )
             _, following = await asyncio.gather(write, asyncio.to_thread(lambda: list(islice(rows, CHUNK_ROWS))))
             imported += len(chunk)
             on_imported(imported)

@@ -206,8 +206,10 @@ class QuarantineSettings(Section):
 
 
 class VerificationSettings(Section):
-    """[verification]: how addresses become verified."""
+    """[verification]: how addresses become verified, and for how long."""
 
+    valid_for: Annotated[CountOrNone, Field(le=MAX_DAYS)] = 730
+    """Days; 0: for ever."""
     max_verification_mails_per_day: Count = 5
     """Of all applications together, to one address, on one day (UTC)."""
 

@@ -91,13 +91,17 @@ class AddressBook:
 
         return await self._long_work.gather(page, limit=limit, after=after, cursor_of=lambda record: record.lookup_key)
 
-    async def import_rows(self, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
+    async def import_rows(
+        self, rows: Sequence[ImportRow], *, now: datetime, by: str, valid_until: datetime | None = None
+    ) -> None:
         """Take over a chunk of an import in one transaction; the same chunk again changes nothing but ``last_seen``.
 
         An import adds and flags, and never revokes nor unflags. Some thousands of rows are a good chunk. The commit is
         relaxed: it is on disk with the next durable one, such as that of the import's act.
         """
-        await self._long_work.write(lambda connection: import_chunk(connection, rows, now=now, by=by))
+        await self._long_work.write(
+            lambda connection: import_chunk(connection, rows, now=now, by=by, valid_until=valid_until)
+        )
 
 
 def _voucher_values(mailbox: Mailbox, voucher: Voucher) -> dict[str, Any]:

@@ -33,14 +33,16 @@ _staged = Table(
 _address_id = select(addresses.c.id).where(addresses.c.lookup_key == _staged.c.lookup_key).scalar_subquery()
 
 
-def import_chunk(connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
+def import_chunk(
+    connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str, valid_until: datetime | None
+) -> None:
     """Take over these rows."""
     expect_much(connection)
     _staged.create(connection)
     fill(connection, _staged, _values(rows, now, stored=storing(connection.dialect, UtcDateTime())))
     _see_addresses(connection, now)
     _see_bindings(connection, now)
-    _add_vouchers(connection, by)
+    _add_vouchers(connection, by, valid_until)
     _staged.drop(connection)
     _flag(connection, rows, now=now, by=by)
 
@@ -70,7 +72,7 @@ def _see_bindings(connection: Connection, now: datetime) -> None:
     connection.execute(upsert_bindings(connection.dialect).from_select(columns, staged))
 
 
-def _add_vouchers(connection: Connection, by: str) -> None:
+def _add_vouchers(connection: Connection, by: str, valid_until: datetime | None) -> None:
     values = {
         vouchers.c.address_id: _address_id.label("address_id"),
         vouchers.c.customer: _staged.c.customer,
@@ -78,6 +80,7 @@ def _add_vouchers(connection: Connection, by: str) -> None:
         vouchers.c.verified_at: _staged.c.verified_at,
         vouchers.c.verified_by: literal(by, Words),
         vouchers.c.evidence: _staged.c.source,
+        vouchers.c.valid_until: literal(valid_until, UtcDateTime),
         vouchers.c.import_source: _staged.c.source,
     }
     verified = select(*values.values()).where(_staged.c.verified_at.is_not(None))

@@ -35,15 +35,28 @@ async def test_verify_flag_unflag(smtpguard):
     assert list(binding) == ["customer", "first_seen", "last_seen"]
     assert (binding["customer"], binding["first_seen"]) == ("C-1", binding["last_seen"])
     assert TIME.fullmatch(voucher.pop("verified_at"))
+    assert TIME.fullmatch(voucher.pop("valid_until"))
     assert voucher == {
         "customer": "C-1",
         "method": "operator",
         "by": OPERATOR,
         "evidence": "letter of 3 May",
-        "valid_until": None,
         "revoked_at": None,
     }
     assert (after["standing"], after["flag"], len(after["vouchers"])) == ("verified", None, 1)
+
+
+async def test_verification_until_a_day(smtpguard):
+    ended = await smtpguard("address", "verify", ANNA, "--until", "2999-05-04")
+    shown = await smtpguard("address", "show", ANNA)
+    past = await smtpguard("address", "verify", ANNA, "--until", "2019-05-04")
+
+    assert ended.code == 0
+    assert "until 2999-05-04 00:00:00 UTC" in shown.out
+    assert (past.code, past.err) == (
+        1,
+        f"smtpguard: {ANNA}: a verification until 2019-05-04 00:00 UTC would not hold any more\n",
+    )
 
 
 async def test_verification_of_a_flagged_address_says_that_it_does_not_help(smtpguard):
@@ -89,7 +102,9 @@ async def test_show_for_people(smtpguard):
 
     assert re.search(r"^Standing +flagged$", shown, re.MULTILINE)
     assert re.search(r"^Flag +\[red\]complaint\[/\] \(by bruno, .* UTC\)$", shown, re.MULTILINE)
-    assert re.search(rf"^Verified +for customer C-1, .* UTC, operator by {OPERATOR}; letter$", shown, re.MULTILINE)
+    assert re.search(
+        rf"^Verified +for customer C-1, .* UTC, operator by {OPERATOR}; letter; until .* UTC$", shown, re.MULTILINE
+    )
     assert re.search(r"^Customer +C-1, seen from ", shown, re.MULTILINE)
 
 

@@ -62,6 +62,7 @@ async def _import_address_book(stage: Stage) -> None:
         clock=clock,
         by=OPERATOR,
         name="address-book.csv",
+        valid_for=stage.desks.addresses.valid_for,
         on_rejected=rejected.append,
         on_imported=lambda _: None,
     )

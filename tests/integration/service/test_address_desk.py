@@ -1,9 +1,15 @@
 """The operator's acts on the address book, and the import, on both stores."""
 
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
 from smtpguard.app import clock
 from smtpguard.domain.audit import ActKind
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.standing import Standing
+from smtpguard.errors import ActRefused
+from smtpguard.service.address_desk import AddressDesk
 from smtpguard.service.import_addresses import ImportReport, import_addresses
 
 ANNA = parse_mailbox("anna@example.com")
@@ -34,6 +40,44 @@ async def test_address_goes_through_its_standings(desks) -> None:
     assert await desks.store.audit_log.verify() is None
 
 
+async def test_voucher_holds_for_its_time_and_not_a_moment_longer(desks) -> None:
+    begin, now = datetime(2026, 5, 4, 12, tzinfo=UTC), [datetime(2026, 5, 4, 12, tzinfo=UTC)]
+    desk = AddressDesk(desks.store, lambda: now[0], timedelta(days=730))
+    await desk.verify(ANNA, customer=None, by="ben", why="letter")
+    end = begin + timedelta(days=730)
+
+    async def found(at: datetime) -> tuple[bool, Standing, list[Standing]]:
+        now[0] = at
+        facts = await desks.store.address_book.facts([ANNA.lookup_key], customer=None, now=at)
+        listed = [each for each in Standing if await desk.list(limit=0, standing=each)]
+        return facts[ANNA.lookup_key].vouched_address_wide, (await desk.show(ANNA)).standing(at), listed
+
+    assert await found(end - timedelta(microseconds=1)) == (True, Standing.VERIFIED, [Standing.VERIFIED])
+    assert await found(end) == (False, Standing.UNVERIFIED, [Standing.UNVERIFIED])
+    await desk.verify(ANNA, customer=None, by="ben", why="asked again")
+    assert await found(end) == (True, Standing.VERIFIED, [Standing.VERIFIED])
+
+
+async def test_voucher_with_an_end_of_its_own_or_none(desks) -> None:
+    tomorrow = clock() + timedelta(days=1)
+    await desks.addresses.verify(ANNA, customer="1", by="ben", why="x", valid_until=tomorrow)
+    await AddressDesk(desks.store, clock, None).verify(ANNA, customer="2", by="ben", why="x")
+    with pytest.raises(ActRefused, match="would not hold"):
+        await desks.addresses.verify(ANNA, customer="3", by="ben", why="x", valid_until=clock())
+
+    vouchers = (await desks.addresses.show(ANNA)).vouchers
+    assert [(each.customer, each.valid_until) for each in vouchers] == [("1", tomorrow), ("2", None)]
+
+
+async def test_import_of_an_old_verification_counts_from_the_import(desks) -> None:
+    """An address book that is years old is not quarantined as a whole on the first day."""
+    await do_import(desks, ["address,standing,verified_at\n", "anna@example.com,verified,2011-05-04\n"])
+    [voucher] = (await desks.addresses.show(ANNA)).vouchers
+
+    assert voucher.verified_at == datetime(2011, 5, 4, tzinfo=UTC)
+    assert timedelta(days=729) < voucher.valid_until - clock() < timedelta(days=730)
+
+
 async def do_import(desks, lines: list[str]) -> tuple[ImportReport, list[int]]:
     rejected: list[int] = []
     report = await import_addresses(
@@ -42,6 +86,7 @@ async def do_import(desks, lines: list[str]) -> tuple[ImportReport, list[int]]:
         clock=clock,
         by="ben",
         name="customers.csv",
+        valid_for=desks.addresses.valid_for,
         on_rejected=lambda row: rejected.append(row.line),
         on_imported=lambda _: None,
     )
