@@ -1,7 +1,7 @@
 """The decision about one recipient: pure, from what the address book says and the policy."""
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.policy import Mode, Policy
@@ -97,6 +97,8 @@ def standing_for(facts: AddressFacts, customer: Customer) -> tuple[Standing, Rea
     """Derive the standing of an address for a customer."""
     if facts.flagged:
         return Standing.FLAGGED, Reason.FLAGGED
+    if customer is CustomerUnnamed.UNCLEAR:  # whatever else is lacking: no later voucher can be for this message
+        return Standing.UNVERIFIED, Reason.CUSTOMER_UNCLEAR
     if not facts.on_record:
         return Standing.UNKNOWN, Reason.UNKNOWN
     if not (facts.vouched_address_wide or facts.vouched_for_any_customer):
@@ -105,15 +107,15 @@ def standing_for(facts: AddressFacts, customer: Customer) -> tuple[Standing, Rea
     return (Standing.UNVERIFIED, obstacle) if obstacle else (Standing.VERIFIED, Reason.VERIFIED)
 
 
-def _obstacle(facts: AddressFacts, customer: Customer) -> Reason | None:
+def _obstacle(
+    facts: AddressFacts, customer: str | Literal[CustomerUnnamed.NOT_YET, CustomerUnnamed.NONE]
+) -> Reason | None:
     """Why vouchers that hold do not count for this customer."""
     match customer:
         case CustomerUnnamed.NOT_YET:
             return None
         case CustomerUnnamed.NONE:
             return None if facts.vouched_address_wide else Reason.NOT_VERIFIED_FOR_CUSTOMER
-        case CustomerUnnamed.UNCLEAR:
-            return Reason.CUSTOMER_UNCLEAR
         case str():
             return _obstacle_for_named(facts)
 
