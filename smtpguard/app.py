@@ -6,14 +6,21 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from smtpguard.domain.application import Application
 from smtpguard.domain.ids import RANDOM_OCTETS, transaction_id
+from smtpguard.domain.invitation import TOKEN_OCTETS
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.accept import Acceptor
 from smtpguard.service.address_desk import AddressDesk
+from smtpguard.service.answers import Answers
+from smtpguard.service.challenges import Challenges
+from smtpguard.service.confirmed_release import ConfirmedRelease
 from smtpguard.service.housekeeping import Housekeeping
+from smtpguard.service.invitation_desk import InvitationDesk
+from smtpguard.service.inviting import Inviter
 from smtpguard.service.logins import Logins
 from smtpguard.service.quarantine_desk import QuarantineDesk
 from smtpguard.service.rates import Rates
@@ -27,6 +34,11 @@ from smtpguard.smtp.tls import load_certificate
 from smtpguard.spool import Spool
 from smtpguard.storage import Store, current_revision, head_revision, is_embedded, open_store, upgrade
 from smtpguard.telemetry import Event, Logger, get_logger
+
+if TYPE_CHECKING:
+    from smtpguard.service.invitation_mail import InvitationMail
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
 LAST_SECONDS = 1.0
 """For what is only being written down when the sessions have ended."""
@@ -47,6 +59,7 @@ class Desks:
     """What the command line works with."""
 
     addresses: AddressDesk
+    invitations: InvitationDesk
     quarantine: QuarantineDesk
     store: Store
     clock: Callable[[], datetime]
@@ -57,9 +70,14 @@ async def open_desks(settings: Settings) -> AsyncIterator[Desks]:
     """Open the store for an operator. Raises SchemaMismatch, StoreUnavailable."""
     async with open_store(settings.store.url) as store:
         smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
+        logger = get_logger()
         try:
-            addresses = AddressDesk(store, clock, _days(settings.verification.valid_for))
-            yield Desks(addresses, QuarantineDesk(store, smarthost, clock), store, clock)
+            async with (
+                _tasks(logger) as spawn,
+                _invitation_desk(settings, store, smarthost, spawn, logger) as invitations,
+            ):
+                addresses = AddressDesk(store, clock, _days(settings.verification.valid_for))
+                yield Desks(addresses, invitations, QuarantineDesk(store, smarthost, clock), store, clock)
         finally:
             await smarthost.close()
 
@@ -115,8 +133,12 @@ async def running_guard(
     await asyncio.to_thread(_upgrade_embedded, settings.store.url, logger)
     async with open_store(settings.store.url) as store:
         try:
-            async with _tasks(logger) as spawn:
-                acceptor = _acceptor(settings, store, smarthost, logger)
+            async with (
+                _tasks(logger) as spawn,
+                _invitation_desk(settings, store, smarthost, spawn, logger) as invitations,
+            ):
+                await asyncio.to_thread(invitations.load_templates)
+                acceptor = _acceptor(settings, store, smarthost, invitations, logger)
                 sessions: Sessions[Connection] = Sessions(
                     max_sessions=settings.smtp.max_sessions, max_per_network=settings.smtp.max_sessions_per_network
                 )
@@ -143,11 +165,54 @@ def _admission(settings: Settings) -> Admission:
     )
 
 
-def _acceptor(settings: Settings, store: Store, smarthost: Smarthost, logger: Logger) -> Acceptor:
+@asynccontextmanager
+async def _invitation_desk(
+    settings: Settings, store: Store, smarthost: Smarthost, spawn: Spawn, logger: Logger
+) -> AsyncIterator[InvitationDesk]:
+    verification, challenges = settings.verification, Challenges()
+    release = ConfirmedRelease(
+        QuarantineDesk(store, smarthost, clock),
+        spawn,
+        up_to_days=verification.release_up_to,
+        clock=clock,
+        logger=logger,
+    )
+    inviter = Inviter(
+        store,
+        smarthost,
+        challenges,
+        verification,
+        link_base=settings.web.public_url,
+        lacking=settings.lacking_for_invitations,
+        mail=cache(partial(_invitation_mail, settings)),
+        clock=clock,
+        new_id=new_transaction_id,
+        new_token=partial(secrets.token_bytes, TOKEN_OCTETS),
+        logger=logger,
+    )
+    answers = Answers(store, challenges, verification.organisation, release.begin, clock, logger)
+    desk = InvitationDesk(inviter, answers, release, spawn, logger)
+    try:
+        yield desk
+    finally:
+        desk.close()
+        challenges.close()
+
+
+def _invitation_mail(settings: Settings) -> "InvitationMail":
+    from smtpguard.service.invitation_mail import InvitationMail  # noqa: PLC0415 - heavy, and many need none
+
+    return InvitationMail(settings.verification)
+
+
+def _acceptor(
+    settings: Settings, store: Store, smarthost: Smarthost, invitations: InvitationDesk, logger: Logger
+) -> Acceptor:
     smtp = settings.smtp
     spool = Spool(
         max_buffered_bytes=smtp.max_buffered_bytes, spool_above=smtp.spool_above, directory=smtp.spool_directory
     )
+    invites = settings.verification.invite_on_quarantine and not settings.lacking_for_invitations
     return Acceptor(
         store,
         smarthost,
@@ -157,6 +222,7 @@ def _acceptor(settings: Settings, store: Store, smarthost: Smarthost, logger: Lo
         new_transaction_id,
         logger,
         settings.verification.max_verification_mails_per_day,
+        on_kept=invitations.invite_kept if invites else None,
     )
 
 
@@ -187,7 +253,7 @@ def applications(settings: Settings) -> tuple[Application, ...]:
 
 
 @asynccontextmanager
-async def _tasks(logger: Logger) -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
+async def _tasks(logger: Logger) -> AsyncIterator[Spawn]:
     """Give a way to start tasks; at the end of the block those that remain get LAST_SECONDS, and are cancelled then."""
     started: set[asyncio.Task[Any]] = set()
     try:

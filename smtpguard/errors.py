@@ -13,7 +13,9 @@
     │   ├── SmarthostUnavailable  down, busy, slow or not speaking SMTP; the final dot was not sent
     │   └── SmarthostLost         gone after the final dot: maybe delivered
     ├── NotFound                  no such thing in the store
-    └── ActRefused                an operator's act that the guard does not do
+    ├── Busy                      there is too much to do just now
+    └── ActRefused                an act that the guard does not do
+        └── RecipientFlagged      because nothing may be sent to the recipient
 
 Each message is one line for an operator: it goes to the log and to the command line, never to an SMTP peer
 (what a peer hears stands in ``domain.reply``). The cause, if there is one, is ``__cause__``.
@@ -71,5 +73,13 @@ class NotFound(SmtpguardError):
     """There is no such thing in the store."""
 
 
+class Busy(SmtpguardError):
+    """There is too much to do just now; a little later it may work."""
+
+
 class ActRefused(SmtpguardError):
     """The guard does not do this."""
+
+
+class RecipientFlagged(ActRefused):
+    """The recipient is flagged."""

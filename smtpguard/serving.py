@@ -77,3 +77,5 @@ def _log_start(logger: Logger, settings: Settings, running: Service) -> None:
         mode=settings.policy.mode.value,
         workers=settings.smtp.workers,
     )
+    if settings.verification.invite_on_quarantine and settings.lacking_for_invitations:
+        logger.info(Event.INVITATIONS_OFF, not_set=list(settings.lacking_for_invitations))

@@ -47,6 +47,12 @@ class Event(StrEnum):
     QUARANTINE_EXPIRING = "quarantine-expiring"
     QUARANTINE_EXPIRED = "quarantine-expired"
     HOUSEKEEPING_FAILED = "housekeeping-failed"
+    INVITATIONS_OFF = "invitations-off"
+    INVITATION_SENT = "invitation-sent"
+    INVITATION_FAILED = "invitation-failed"
+    INVITATION_SKIPPED = "invitation-skipped"
+    INVITATION_ANSWERED = "invitation-answered"
+    CONFIRMED_MAIL_RELEASED = "confirmed-mail-released"
     LOG_LINES_LOST = "log-lines-lost"
 
 

@@ -14,14 +14,17 @@ app = typer.Typer(no_args_is_help=True, help="Look at the settings, and make a p
 
 @app.command()
 def check(ctx: typer.Context) -> None:
-    """Read the settings, with the certificates and keys that they name, and say whether they are right."""
+    """Read the settings, with the certificates, keys and templates that they name, and say whether they are right."""
     from smtpguard.relay.tls import client_context  # noqa: PLC0415 - heavy: `--help` need not wait for it
+    from smtpguard.service.invitation_mail import InvitationMail  # noqa: PLC0415 - as above
     from smtpguard.settings import find_settings_file  # noqa: PLC0415 - as above
     from smtpguard.smtp.tls import load_certificate  # noqa: PLC0415 - as above
 
     settings = settings_of(ctx)
     load_certificate(settings.tls)
     client_context(settings.smarthost)
+    if not settings.lacking_for_invitations:
+        InvitationMail(settings.verification)
     file = find_settings_file(ctx.obj.config_file, os.environ)
     say(f"OK: {file or 'no file, defaults and environment'}")
 
@@ -45,14 +48,14 @@ def hash_password() -> None:
     It is asked for twice; where standard input is no terminal, its first line is the password.
     """
     from smtpguard.domain.application import opaque_string  # noqa: PLC0415 - as above
-    from smtpguard.service import logins  # noqa: PLC0415 - heavy: `--help` need not wait for it
+    from smtpguard.service import password_hashes  # noqa: PLC0415 - heavy: `--help` need not wait for it
 
     password = opaque_string(_ask_twice() if sys.stdin and sys.stdin.isatty() else _first_line())
     if not password:
         fail("the password is empty")
     if not password.isprintable():
         fail("the password has characters that cannot be printed")
-    say(logins.hash_password(password))
+    say(password_hashes.hash_password(password))
 
 
 def _ask_twice() -> str:

@@ -1,4 +1,4 @@
-"""The audit log: acts of operators and of the guard, each bound to the one before by a hash."""
+"""The audit log: acts of operators, of recipients and of the guard, each bound to the one before by a hash."""
 
 import hashlib
 import json
@@ -25,6 +25,9 @@ class ActKind(Enum):
     SETTLE = "settle"
     DISCARD = "discard"
     EXPIRE = "expire"
+    INVITE = "invite"
+    CONFIRM = "confirm"
+    DISOWN = "disown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ _LACKS_VERIFICATION = frozenset(
         Reason.CUSTOMER_UNCLEAR,
     }
 )
+LACKING_VERIFICATION = frozenset({Reason.UNKNOWN, Reason.NOT_VERIFIED, Reason.NOT_VERIFIED_FOR_CUSTOMER})
+"""Why mail is kept that a confirmation of the recipient can let go."""
 
 
 class Decision(NamedTuple):

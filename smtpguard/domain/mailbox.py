@@ -58,6 +58,11 @@ class Mailbox:
         local_part = self.lookup_key.removesuffix(f"@{self.domain}")
         return any(mark in local_part for mark in ("%", "!", "@", "=?"))
 
+    @property
+    def can_stand_in_a_header(self) -> bool:
+        """Whether ``To:`` can name it: not the bare Postmaster, nor what is read as an encoded word (RFC 2047)."""
+        return bool(self.domain) and "=?" not in self.text
+
     def __str__(self) -> str:
         return self.text
 

@@ -80,6 +80,8 @@ class Acceptor:
     logger: Logger
     max_verification_mails: int
     """To one address, on one day."""
+    on_kept: Callable[[Sequence[QuarantinedMessage]], None] | None = None
+    """Told of what is in quarantine, once the transaction has ended well; what it does is no part of that."""
 
     def begin(
         self, origin: Origin, reverse_path: ReversePath, parameters: MailParameters, *, size: int | None
@@ -114,7 +116,7 @@ class Transaction:
             reverse_path, parameters, size=None if size is None else size + RECEIVED_ALLOWANCE
         )
         self._accepted: list[Accepted] = []
-        self._kept = False
+        self._kept: list[QuarantinedMessage] = []
         self._verification: VerificationMail | None = None
         self.id = acceptor.new_id()
         self.record = TransactionRecord(self.id, origin, reverse_path, acceptor.clock())
@@ -160,6 +162,7 @@ class Transaction:
             await self._relay.abort()
         self.record.client_gone = client_gone()
         await self._conclude(ended)
+        self._tell_of_kept(ended)
         return ended.reply
 
     async def refuse(self, reply: Reply, *, why: str) -> None:
@@ -301,7 +304,7 @@ class Transaction:
             )
             for number, each in enumerate(kept, start=1)
         ]
-        self._kept = True
+        self._kept = messages
         try:
             await self._store.quarantine.keep(messages, summary, unstuffed(message.pieces()))
         except StoreUntouched:
@@ -376,6 +379,11 @@ class Transaction:
                 self._log_cut_off()
                 raise
         asyncio.get_running_loop().call_soon(self._log, Event.TRANSACTION_ENDED, ended, now)
+
+    def _tell_of_kept(self, ended: Ended) -> None:
+        """Tell after the reply; from the event loop, where a failure is nobody's here."""
+        if self._kept and ended.outcome is Outcome.ACCEPTED and self._acceptor.on_kept:
+            asyncio.get_running_loop().call_soon(self._acceptor.on_kept, self._kept)
 
     def _log_cut_off(self) -> None:
         self._log(Event.TRANSACTION_CUT_OFF, Ended(R451_ABORTED, Outcome.CUT_OFF), self._acceptor.clock())

@@ -16,7 +16,6 @@ An unknown name costs what a known one costs: it is verified against a hash that
 import asyncio
 import hmac
 import secrets
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent import futures
@@ -25,10 +24,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
-from argon2 import PasswordHasher
-from argon2.exceptions import VerificationError, VerifyMismatchError
+from argon2.exceptions import VerificationError
 
 from smtpguard.domain.application import Application, opaque_string
+from smtpguard.service.password_hashes import decoy, fits
 
 WORKERS = 2
 """Threads that hash: each takes a processor and, by default, 19 MiB while it does."""
@@ -49,18 +48,11 @@ MAX_FAILURES = 16_384
 MAX_TRUSTED = 4096
 """Networks, each with a name, of which it is remembered that the name has logged in from there."""
 
-# OWASP's minimum for argon2id: a password of a machine is long, and small memory matters in a guard.
-_HASHER = PasswordHasher(memory_cost=19_456, time_cost=2, parallelism=1)
 _CLOSED = "the settings have been read again, or the guard ends"
 
 
 class LoginsBusy(Exception):
     """It cannot be said now whether a login is right; the message, for an operator, says why."""
-
-
-def hash_password(password: str) -> str:
-    """Return the argon2id hash of a password, in the PHC string format. Takes a while."""
-    return _HASHER.hash(opaque_string(password))
 
 
 class _Attempt(NamedTuple):
@@ -145,7 +137,7 @@ class Logins:
         self._clock = clock
         self._applications = {opaque_string(each.username): each for each in applications if each.username}
         self._decoys = [
-            tuple(_decoy(hash_) for hash_ in application.password_hashes) for application in self._applications.values()
+            tuple(decoy(hash_) for hash_ in application.password_hashes) for application in self._applications.values()
         ]
         self._key = secrets.token_bytes(32)
         self._remembered: dict[bytes, _Remembered] = {}  # at most one a password hash
@@ -248,25 +240,8 @@ class Logins:
 
 def _verify(application: Application | None, hashes: tuple[str, ...], password: str) -> Application | None:
     """Try all hashes, also behind one that fits, so that the time says nothing. In a thread."""
-    fit = [_fits(hash_, password) for hash_ in hashes]
+    fit = [fits(hash_, password) for hash_ in hashes]
     return application if any(fit) else None
-
-
-def _fits(hash_: str, password: str) -> bool:
-    try:
-        return _HASHER.verify(hash_, password)
-    except VerifyMismatchError:
-        return False
-
-
-def _decoy(hash_: str) -> str:
-    """Make a hash that takes as long and that no password has."""
-    *parameters, salt, tag = hash_.split("$")
-    return "$".join([*parameters, _random_like(salt), _random_like(tag)])
-
-
-def _random_like(base64: str) -> str:
-    return b64encode(secrets.token_bytes(len(base64) * 3 // 4)).decode("ascii").rstrip("=")
 
 
 def _call_back(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> None:

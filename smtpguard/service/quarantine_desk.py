@@ -4,22 +4,25 @@ A release claims its message first: *maybe-sent* is written before anything is s
 operators one releases, and a crash in between leaves a message that an operator must settle, never one sent twice.
 """
 
-from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from smtpguard.domain.audit import Act, ActKind
-from smtpguard.domain.decision import Decision, Reason, Verdict
+from smtpguard.domain.decision import Decision, Reason, Verdict, standing_for
 from smtpguard.domain.envelope import ForwardPath
 from smtpguard.domain.ledger import LedgerEntry
-from smtpguard.domain.message import DotRewriter
 from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
 from smtpguard.domain.reply import Reply
-from smtpguard.errors import ActRefused, SmarthostLost, SmarthostUnavailable, SmtpguardError
-from smtpguard.relay.smarthost import Smarthost, SmarthostTransaction
-from smtpguard.spool import CHUNK_OCTETS
+from smtpguard.domain.standing import AddressFacts, CustomerUnnamed, Standing
+from smtpguard.errors import ActRefused, RecipientFlagged, SmarthostLost, SmtpguardError
+from smtpguard.relay.smarthost import Smarthost
+from smtpguard.service.sending import Envelope, send
 from smtpguard.storage import Store
+
+Check = Callable[[QuarantinedMessage], Awaitable[None]]
+"""Raises ActRefused where a message must not be sent as things are."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,14 @@ class QuarantineDesk:
         Raises NotFound; ActRefused where it does not wait, its recipient is flagged, or the smarthost refused it;
         SmarthostUnavailable. After each of these it still waits. Raises SmarthostLost, after which it is *maybe-sent*.
         """
-        message = await self.store.quarantine.get(message_id)
-        await self._refuse_flagged(message, despite_flag=despite_flag)
-        await self._claim(message_id, by, why)
-        try:
-            # Read again under the claim: a flag that was set in between counts.
-            await self._refuse_flagged(message, despite_flag=despite_flag)
-            reply = await self._send(message, await self.store.quarantine.content(message_id))
-        except SmarthostLost as error:
-            raise SmarthostLost(f"{message_id} is maybe sent, settle it: {error}") from error
-        except SmtpguardError as error:
-            await self._end_claim(message_id, QuarantineState.QUARANTINED, ActKind.RELEASE_FAIL, by, str(error))
-            raise
-        await self._end_claim(message_id, QuarantineState.RELEASED, ActKind.RELEASE_END, by, why)
-        await self._write_ledger(message, reply)
-        return reply
+        return await self._release(message_id, by, why, _no_check if despite_flag else self._refuse_flagged)
+
+    async def release_verified(self, message_id: str, *, by: str, why: str) -> Reply:
+        """Release a message whose recipient has become verified for its customer; everything else as ``release``.
+
+        Raises RecipientFlagged, too: nothing more is to be released to this recipient.
+        """
+        return await self._release(message_id, by, why, self._refuse_unverified)
 
     async def settle(self, message_id: str, *, sent: bool, by: str, why: str) -> None:
         """Say what became of a *maybe-sent* message: it was sent, or it was not and waits again.
@@ -82,38 +78,49 @@ class QuarantineDesk:
             message_id, expected=QuarantineState.QUARANTINED, to=QuarantineState.DISCARDED, act=act
         )
 
-    async def _refuse_flagged(self, message: QuarantinedMessage, *, despite_flag: bool) -> None:
-        key = message.recipient.lookup_key
-        facts = await self.store.address_book.facts([key], customer=message.customer, now=self.clock())
-        if facts[key].flagged and not despite_flag:
-            raise ActRefused(f"{message.id}: {message.recipient} is flagged; see --despite-flag")
-
-    async def _send(self, message: QuarantinedMessage, content: MessageContent) -> Reply:
-        size = len(content.message)
-        transaction = self.smarthost.begin(message.reverse_path, message.parameters, size=size)
+    async def _release(self, message_id: str, by: str, why: str, check: Check) -> Reply:
+        message = await self.store.quarantine.get(message_id)
+        await check(message)
+        await self._claim(message_id, by, why)
         try:
-            reply = await self._send_up_to_the_dot(transaction, message, content)
-            if reply.code == 354:
-                reply = await transaction.finish()
-        finally:
-            await transaction.abort()
-        if not reply.is_positive:
-            raise ActRefused(f"{message.id}: the smarthost refused it: {reply}")
+            # Read again under the claim, and right before the final dot: a flag that was set in between counts.
+            await check(message)
+            reply = await self._send(message, await self.store.quarantine.content(message_id), check)
+        except SmarthostLost as error:
+            raise SmarthostLost(f"{message_id} is maybe sent, settle it: {error}") from error
+        except SmtpguardError as error:
+            await self._end_claim(message_id, QuarantineState.QUARANTINED, ActKind.RELEASE_FAIL, by, str(error))
+            raise
+        await self._end_claim(message_id, QuarantineState.RELEASED, ActKind.RELEASE_END, by, why)
+        await self._write_ledger(message, reply)
         return reply
 
-    async def _send_up_to_the_dot(
-        self, transaction: SmarthostTransaction, message: QuarantinedMessage, content: MessageContent
-    ) -> Reply:
-        """Return 354, or a refusal. Raises SmarthostUnavailable, whatever went wrong: nothing was sent."""
-        try:
-            (reply,) = await transaction.rcpt([ForwardPath(message.recipient, message.rcpt_parameters)])
-            if reply.is_positive:
-                async with aclosing(_wire(content.message)) as chunks:
-                    reply = await transaction.send_body(chunks)
-        except SmtpguardError:
-            raise
-        except Exception as error:
-            raise SmarthostUnavailable(f"{message.id} could not be sent: {type(error).__name__}: {error}") from error
+    async def _refuse_flagged(self, message: QuarantinedMessage) -> None:
+        if (await self._facts(message)).flagged:
+            raise RecipientFlagged(f"{message.id}: {message.recipient} is flagged; see --despite-flag")
+
+    async def _refuse_unverified(self, message: QuarantinedMessage) -> None:
+        standing, reason = standing_for(await self._facts(message), message.customer or CustomerUnnamed.NONE)
+        match standing:
+            case Standing.VERIFIED:
+                return
+            case Standing.FLAGGED:
+                raise RecipientFlagged(f"{message.id}: {message.recipient} is flagged")
+            case Standing.UNKNOWN | Standing.UNVERIFIED:
+                raise ActRefused(f"{message.id}: {message.recipient} is {standing.value}: {reason.value}")
+
+    async def _facts(self, message: QuarantinedMessage) -> AddressFacts:
+        key = message.recipient.lookup_key
+        facts = await self.store.address_book.facts([key], customer=message.customer, now=self.clock())
+        return facts[key]
+
+    async def _send(self, message: QuarantinedMessage, content: MessageContent, check: Check) -> Reply:
+        envelope = Envelope(
+            message.reverse_path, message.parameters, ForwardPath(message.recipient, message.rcpt_parameters)
+        )
+        reply = await send(self.smarthost, envelope, content.message, before_dot=lambda: check(message))
+        if not reply.is_positive:
+            raise ActRefused(f"{message.id}: the smarthost refused it: {reply}")
         return reply
 
     async def _claim(self, message_id: str, by: str, why: str) -> None:
@@ -143,8 +150,5 @@ class QuarantineDesk:
         await self.store.ledger.record([entry])
 
 
-async def _wire(message: bytes) -> AsyncGenerator[bytes, None]:
-    """Give the wire form of a message piece by piece."""
-    stuffing = DotRewriter(stuffs=True)
-    for start in range(0, len(message), CHUNK_OCTETS):
-        yield stuffing.rewrite(message[start : start + CHUNK_OCTETS])
+async def _no_check(_: QuarantinedMessage) -> None:
+    """Let it go, whatever the address book says."""

@@ -22,9 +22,9 @@ from smtpguard.settings.sections import (
     SmtpSettings,
     StoreSettings,
     TlsSettings,
-    VerificationSettings,
     masked_url,
 )
+from smtpguard.settings.verification import VerificationSettings, WebSettings
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -41,6 +41,7 @@ __all__ = [
     "StoreSettings",
     "TlsSettings",
     "VerificationSettings",
+    "WebSettings",
     "find_settings_file",
     "load_settings",
     "masked_url",

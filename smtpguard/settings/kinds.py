@@ -18,6 +18,7 @@ _JSON_ARRAY = re.compile(r'\s*\[\s*["{\]]')  # and not the bracket of [::1]:2525
 _ARGON2ID = re.compile(
     r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)"
 )
+_HTTP_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 _MAX_HASH_KIB = 1_048_576
 _MIN_SALT_CHARACTERS = 11  # 8 octets
 _MIN_TAG_CHARACTERS = 8
@@ -111,6 +112,12 @@ def _can_be_verified(memory: str, time: str, parallelism: str, salt: str, tag: s
     )
 
 
+def _http_url(value: str) -> str:
+    if value and not _HTTP_URL.fullmatch(value):
+        raise ValueError(f"{value!r} is not http(s)://HOST, with a port and a path if need be")
+    return value.rstrip("/")
+
+
 Many = BeforeValidator(_one_or_many)
 _Number = BeforeValidator(_no_truth_value)
 Count = Annotated[int, _Number, Field(ge=1)]
@@ -119,6 +126,10 @@ CountOrNone = Annotated[int, _Number, Field(ge=0)]
 Workers = Annotated[int, BeforeValidator(_workers), _Number, Field(ge=1, le=MAX_WORKERS)]
 """How many processes; "auto" becomes the number of CPUs that this one may use."""
 Seconds = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
+Days = Annotated[int, _Number, Field(ge=1, le=3650)]
+DaysOrEver = Annotated[int, _Number, Field(ge=0, le=3650)]
+"""0: for ever."""
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Listen = Annotated[Endpoint, BeforeValidator(_endpoint), PlainSerializer(str, return_type=str)]
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Network = Annotated[IpNetwork, BeforeValidator(_network), PlainSerializer(str, return_type=str)]

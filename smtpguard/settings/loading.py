@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from smtpguard.errors import SettingsError
-from smtpguard.settings.sections import Section, Settings
+from smtpguard.settings.section import Section
+from smtpguard.settings.sections import Settings
 
 ENVIRONMENT_PREFIX = "SMTPGUARD_"
 CONFIG_VARIABLE = "SMTPGUARD_CONFIG"

@@ -4,15 +4,16 @@ import re
 import socket
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from smtpguard.domain.policy import FlaggedPolicy, Mode, Policy, UnverifiedPolicy
 from smtpguard.errors import SettingsError
 from smtpguard.settings.kinds import (
     Count,
     CountOrNone,
+    DaysOrEver,
     DomainName,
     Endpoint,
     HeaderName,
@@ -25,34 +26,15 @@ from smtpguard.settings.kinds import (
     Secret,
     Username,
     Workers,
-    read_secret,
 )
+from smtpguard.settings.section import Section
+from smtpguard.settings.verification import VerificationSettings, WebSettings
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 MASK = "***"
 MIN_BUFFERED_BYTES = 1_048_576
-MAX_DAYS = 10_000
-FIXED_SECTIONS = ("smtp", "smarthost", "store", "quarantine", "verification", "log")
+FIXED_SECTIONS = ("smtp", "smarthost", "store", "quarantine", "verification", "web", "log")
 """What stays as it is for as long as a guard runs."""
-
-
-class Section(BaseModel):
-    """One table of the settings. A secret ``x`` can be read from the file that ``x_file`` names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-    secrets: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_secrets(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        files = {name: values[f"{name}_file"] for name in cls.secrets if f"{name}_file" in values}
-        for name in files:
-            if name in values:
-                raise ValueError(f"{name} and {name}_file are both set")
-        paths = {name: path for name, path in files.items() if isinstance(path, str | Path)}
-        return values | {name: read_secret(f"{name}_file", path) for name, path in paths.items()}
 
 
 class SmtpSettings(Section):
@@ -201,17 +183,7 @@ class StoreSettings(Section):
 class QuarantineSettings(Section):
     """[quarantine]: what becomes of messages that wait."""
 
-    retention: Annotated[CountOrNone, Field(le=MAX_DAYS)] = 30
-    """Days; 0: for ever."""
-
-
-class VerificationSettings(Section):
-    """[verification]: how addresses become verified, and for how long."""
-
-    valid_for: Annotated[CountOrNone, Field(le=MAX_DAYS)] = 730
-    """Days; 0: for ever."""
-    max_verification_mails_per_day: Count = 5
-    """Of all applications together, to one address, on one day (UTC)."""
+    retention: DaysOrEver = 30
 
 
 class PolicyOverrides(Section):
@@ -285,6 +257,7 @@ class Settings(Section):
     policy: PolicySettings = Field(default_factory=PolicySettings)
     quarantine: QuarantineSettings = Field(default_factory=QuarantineSettings)
     verification: VerificationSettings = Field(default_factory=VerificationSettings)
+    web: WebSettings = Field(default_factory=WebSettings)
     application: Annotated[tuple[ApplicationSettings, ...], Many] = ()
     log: LogSettings = Field(default_factory=LogSettings)
 
@@ -318,6 +291,16 @@ class Settings(Section):
             raise ValueError(
                 f"application {locked_out[0]!r} cannot log in: set tls.certificate_file, or smtp.auth_without_tls"
             )
+
+    @property
+    def lacking_for_invitations(self) -> tuple[str, ...]:
+        """The keys that must be set before an invitation can be made, and are not."""
+        wanted = {
+            "verification.organisation": self.verification.organisation,
+            "verification.sender": self.verification.sender,
+            "web.public_url": self.web.public_url,
+        }
+        return tuple(key for key, value in wanted.items() if not value)
 
     def share_of_one(self, workers: int) -> "Settings":
         """Return the settings of one of so many workers: limits of the whole guard are divided, to 1 at least."""

@@ -46,10 +46,7 @@ class AddressBook:
 
         def work(connection: Connection) -> None:
             append_act(connection, act)
-            see_address(connection, mailbox, act.at)
-            if voucher.customer is not None:
-                see_bindings(connection, {(mailbox.lookup_key, voucher.customer): act.at})
-            connection.execute(insert(vouchers).values(_voucher_values(mailbox, voucher)))
+            add_voucher(connection, mailbox, voucher, at=act.at)
 
         await self._writer.write(work, durable=True)
 
@@ -58,9 +55,7 @@ class AddressBook:
 
         def work(connection: Connection) -> None:
             append_act(connection, act)
-            see_address(connection, mailbox, act.at)
-            values = {"flag_reason": flag.reason, "flag_since": flag.since, "flag_by": flag.by}
-            connection.execute(update(addresses).where(addresses.c.lookup_key == mailbox.lookup_key).values(values))
+            set_flag(connection, mailbox, flag, at=act.at)
 
         await self._writer.write(work, durable=True)
 
@@ -102,6 +97,23 @@ class AddressBook:
         await self._long_work.write(
             lambda connection: import_chunk(connection, rows, now=now, by=by, valid_until=valid_until)
         )
+
+
+def add_voucher(connection: Connection, mailbox: Mailbox, voucher: Voucher, *, at: datetime) -> int:
+    """Add a voucher, and put the address and its customer on record; return the voucher's number."""
+    see_address(connection, mailbox, at)
+    if voucher.customer is not None:
+        see_bindings(connection, {(mailbox.lookup_key, voucher.customer): at})
+    added = insert(vouchers).values(_voucher_values(mailbox, voucher)).returning(vouchers.c.id)
+    number: int = connection.execute(added).scalar_one()
+    return number
+
+
+def set_flag(connection: Connection, mailbox: Mailbox, flag: Flag, *, at: datetime) -> None:
+    """Flag an address, and put it on record."""
+    see_address(connection, mailbox, at)
+    values = {"flag_reason": flag.reason, "flag_since": flag.since, "flag_by": flag.by}
+    connection.execute(update(addresses).where(addresses.c.lookup_key == mailbox.lookup_key).values(values))
 
 
 def _voucher_values(mailbox: Mailbox, voucher: Voucher) -> dict[str, Any]:

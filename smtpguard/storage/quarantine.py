@@ -131,6 +131,25 @@ class Quarantine:
 
         return await self._long_work.gather(page, limit=limit, after=after, cursor_of=lambda message: message.id)
 
+    async def waiting_for(
+        self, recipient: Mailbox, customer: str | None, *, reasons: Collection[Reason], since: datetime
+    ) -> builtins.list[QuarantinedMessage]:
+        """Return what waits for a recipient and a customer (None: none was named) for these reasons, oldest first."""
+        wanted = (
+            quarantined_messages.c.recipient_key == recipient.lookup_key,
+            quarantined_messages.c.customer == (customer or ""),
+            quarantined_messages.c.state == QuarantineState.QUARANTINED.value,
+            quarantined_messages.c.reason.in_([reason.value for reason in reasons]),
+            quarantined_messages.c.received_at > since,
+        )
+
+        def page(connection: Connection, after: str | None, rows: int) -> list[QuarantinedMessage]:
+            behind = quarantined_messages.c.id > (after or "")
+            query = select(quarantined_messages).where(*wanted, behind).order_by(quarantined_messages.c.id)
+            return [_message(row) for row in connection.execute(query.limit(rows))]
+
+        return await self._long_work.gather(page, limit=0, after=None, cursor_of=lambda message: message.id)
+
     async def move(self, message_id: str, *, expected: QuarantineState, to: QuarantineState, act: Act) -> None:
         """Move a message from the expected state to another, with its act, on disk when it returns.
 

@@ -32,6 +32,12 @@ def see_address(connection: Connection, mailbox: Mailbox, at: datetime) -> None:
     connection.execute(upsert_addresses(connection.dialect), seen)
 
 
+def know_address(connection: Connection, mailbox: Mailbox) -> None:
+    """Give an address a number, if it has none; it is not put on record by this."""
+    known = insert_into(connection.dialect, addresses).on_conflict_do_nothing(index_elements=[addresses.c.lookup_key])
+    connection.execute(known, {"lookup_key": mailbox.lookup_key, "address": mailbox.text})
+
+
 def see_bindings(connection: Connection, seen: Sightings) -> None:
     """Bind (lookup key, customer) pairs; an address that is not on record is not put there by this."""
     _BINDINGS[connection.dialect.name].see(connection.connection.cursor(), seen)

@@ -1,4 +1,4 @@
-"""The store, opened: the address book, the quarantine, the ledger and the audit log of one database."""
+"""The store, opened: address book, invitations, quarantine, ledger and audit log of one database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,6 +11,7 @@ from smtpguard.storage.address_book import AddressBook
 from smtpguard.storage.allowances import Allowances
 from smtpguard.storage.audit_log import AuditLog
 from smtpguard.storage.database import Database, database_at
+from smtpguard.storage.invitations import Invitations
 from smtpguard.storage.ledger import Ledger
 from smtpguard.storage.long_work import LongWork
 from smtpguard.storage.quarantine import Quarantine
@@ -23,6 +24,7 @@ class Store:
     """What the guard remembers."""
 
     address_book: AddressBook
+    invitations: Invitations
     quarantine: Quarantine
     ledger: Ledger
     audit_log: AuditLog
@@ -49,6 +51,7 @@ async def open_store(url: str) -> AsyncIterator[Store]:
         stack.push_async_callback(hot_path.close)
         yield Store(
             address_book=AddressBook(hot_path, writer, long_work),
+            invitations=Invitations(writer, long_work),
             quarantine=quarantine,
             ledger=Ledger(hot_path, long_work),
             audit_log=AuditLog(writer, long_work),

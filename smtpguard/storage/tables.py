@@ -140,6 +140,32 @@ vouchers = Table(
     Index("uq_vouchers_import", "address_id", "customer", "import_source", unique=True),
 )
 
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("address_id", Number, ForeignKey("addresses.id"), nullable=False),
+    Column("address", Text, nullable=False),  # as it was written to
+    Column("customer", Key, nullable=False),
+    Column("token_digest", Key, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", Words, nullable=False),
+    Column("sent_at", UtcDateTime),  # NULL: the smarthost has not taken it
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("challenge_label", Words),
+    Column("challenge_hash", Text),
+    Column("tries_left", Integer, nullable=False),
+    Column("answered_at", UtcDateTime),
+    Column("answer", Text),
+    Column("answered_from", Words),
+    Column("voucher_id", Number, ForeignKey("vouchers.id")),  # that a Yes gave
+    Index("uq_invitations_token_digest", "token_digest", unique=True),
+    Index("ix_invitations_address_id", "address_id", "created_at"),
+    Index("ix_invitations_created_at", "created_at"),
+)
+
 quarantined_messages = Table(
     "quarantined_messages",
     metadata,
@@ -163,6 +189,7 @@ quarantined_messages = Table(
     Column("announced_at", UtcDateTime),  # when its expiry was announced
     Index("ix_quarantined_messages_state", "state", "id"),
     Index("ix_quarantined_messages_transaction_id", "transaction_id"),
+    Index("ix_quarantined_messages_recipient_key", "recipient_key", "id"),
 )
 
 message_contents = Table(

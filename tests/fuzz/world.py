@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from structlog.testing import capture_logs
 
 from smtpguard.domain.mailbox import parse_mailbox
-from smtpguard.service.logins import hash_password
+from smtpguard.service.password_hashes import hash_password
 from smtpguard.smtp.context import SessionContext
 from tests.fuzz import model
 from tests.support.certificates import make_certificates

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from smtpguard.domain.policy import FlaggedPolicy, Mode, Policy, UnverifiedPolicy
 from smtpguard.errors import SettingsError
-from smtpguard.service.logins import hash_password
+from smtpguard.service.password_hashes import hash_password
 from smtpguard.settings import (
     ApplicationSettings,
     Endpoint,

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from smtpguard.errors import SettingsError
-from smtpguard.service.logins import hash_password
+from smtpguard.service.password_hashes import hash_password
 from smtpguard.spool import WireMessage
 from tests.support.certificates import make_certificates
 from tests.support.eventually import eventually

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from smtpguard.service.logins import hash_password
+from smtpguard.service.password_hashes import hash_password
 from tests.support.certificates import make_certificates
 from tests.support.guard import guarding, verify
 from tests.support.scripted_smarthost import ScriptedSmarthost

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from smtpguard.service.logins import hash_password
+from smtpguard.service.password_hashes import hash_password
 from tests.support.certificates import make_certificates
 from tests.support.guard import guarding
 from tests.support.scripted_smarthost import ScriptedSmarthost

@@ -5,7 +5,7 @@ import ssl
 import pytest
 
 from smtpguard.errors import SettingsError
-from smtpguard.service.logins import hash_password
+from smtpguard.service.password_hashes import hash_password
 from tests.support.certificates import make_certificates
 from tests.support.guard import guarding, make_settings
 from tests.support.scripted_smarthost import ScriptedSmarthost

@@ -26,8 +26,8 @@ from smtpguard.service.logins import (
     WORKERS,
     Logins,
     LoginsBusy,
-    hash_password,
 )
+from smtpguard.service.password_hashes import hash_password
 
 QUICK = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.1"

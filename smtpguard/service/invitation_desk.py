@@ -1,0 +1,97 @@
+"""The desk for all that has to do with invitations: it serves operators, the pages of recipients, and the guard."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from smtpguard.domain.decision import LACKING_VERIFICATION
+from smtpguard.domain.invitation import Answer, Answered, Invitation, Language, LinkView
+from smtpguard.domain.mailbox import Mailbox
+from smtpguard.domain.quarantined import QuarantinedMessage
+from smtpguard.errors import ActRefused, SmtpguardError
+from smtpguard.service.answers import Answers
+from smtpguard.service.confirmed_release import ConfirmedRelease
+from smtpguard.service.errands import Errands
+from smtpguard.service.inviting import Inviter
+from smtpguard.telemetry import Event, Logger
+
+ERRANDS_AT_ONCE = 4
+MAX_WAITING = 1000
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+class InvitationDesk:
+    """Invites, takes answers, and sends links to those who ask. To be closed before the tasks that it spawns end."""
+
+    def __init__(
+        self, inviter: Inviter, answers: Answers, release: ConfirmedRelease, spawn: Spawn, logger: Logger
+    ) -> None:
+        self._inviter = inviter
+        self._answers = answers
+        self._release = release
+        self._by_itself = Errands(spawn, at_once=ERRANDS_AT_ONCE, max_waiting=MAX_WAITING)
+        self._asked_for = Errands(spawn, at_once=ERRANDS_AT_ONCE, max_waiting=MAX_WAITING)
+        self._logger = logger
+
+    def load_templates(self) -> None:
+        """Read the templates, where there can be invitations; otherwise the first one does. Raises SettingsError."""
+        if not self._inviter.lacking:
+            self._inviter.mail()
+
+    async def invite(
+        self,
+        mailbox: Mailbox,
+        *,
+        customer: str | None,
+        language: Language | None,
+        challenge: tuple[str, str] | None,
+        by: str,
+    ) -> Invitation:
+        """Invite whoever reads a mailbox to say whether it is theirs; see ``Inviter.invite`` for what is raised."""
+        return await self._inviter.invite(mailbox, customer=customer, language=language, challenge=challenge, by=by)
+
+    async def look(self, token: str) -> LinkView | None:
+        """Return what the page of a link shows, None where the link is unknown. It changes nothing."""
+        return await self._answers.look(token)
+
+    async def answer(self, token: str, answer: Answer, *, challenge_answer: str = "", evidence: str) -> Answered:
+        """Take an answer; see ``Answers.answer``."""
+        return await self._answers.answer(token, answer, challenge_answer=challenge_answer, evidence=evidence)
+
+    def request_disown(self, mailbox: Mailbox, *, language: Language | None = None) -> None:
+        """Send a link to disown an address there, if the address is known; whether it is, nobody hears.
+
+        All of it is done later.
+        """
+        errand = partial(self._send, self._inviter.send_disown_link, mailbox, language)
+        self._begin(self._asked_for, mailbox, errand)
+
+    def invite_kept(self, messages: Sequence[QuarantinedMessage]) -> None:
+        """Invite the recipients of messages that are kept for lack of verification, later; never raises."""
+        for message in messages:
+            if message.reason in LACKING_VERIFICATION:
+                errand = partial(self._send, self._inviter.invite_by_itself, message.recipient, message.customer)
+                self._begin(self._by_itself, message.recipient, errand)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._by_itself.close()
+        self._asked_for.close()
+        self._release.close()
+
+    def _begin(self, errands: Errands, mailbox: Mailbox, errand: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if not errands.begin(mailbox.lookup_key, errand):
+            self._logger.warning(
+                Event.INVITATION_SKIPPED, recipient=mailbox.text, why=f"{MAX_WAITING} wait, or the guard ends"
+            )
+
+    async def _send(self, send: Callable[..., Coroutine[Any, Any, Invitation]], mailbox: Mailbox, *rest: Any) -> None:
+        try:
+            await send(mailbox, *rest)
+        except ActRefused as error:
+            self._logger.debug(Event.INVITATION_SKIPPED, recipient=mailbox.text, why=str(error))
+        except SmtpguardError as error:
+            self._logger.error(Event.INVITATION_SKIPPED, recipient=mailbox.text, why=str(error))
+        except Exception as error:
+            self._logger.error(Event.INVITATION_SKIPPED, recipient=mailbox.text, why=str(error), exc_info=error)
