@@ -66,11 +66,11 @@ class Desks:
 
 
 @asynccontextmanager
-async def open_desks(settings: Settings) -> AsyncIterator[Desks]:
+async def open_desks(settings: Settings, *, logger: Logger | None = None) -> AsyncIterator[Desks]:
     """Open the store for an operator. Raises SchemaMismatch, StoreUnavailable."""
+    logger = logger or get_logger()
     async with open_store(settings.store.url) as store:
         smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
-        logger = get_logger()
         try:
             async with (
                 _tasks(logger) as spawn,

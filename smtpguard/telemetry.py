@@ -159,6 +159,13 @@ def get_logger() -> Logger:
     return logger
 
 
+def silent_logger() -> Logger:
+    """Return a logger that says nothing, for commands, which say themselves what became of them."""
+    silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    logger: Logger = structlog.wrap_logger(structlog.ReturnLogger(), processors=[], wrapper_class=silent).bind()
+    return logger
+
+
 def _tell_traceback(
     logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smtpguard.cli.address_import import import_
-from smtpguard.cli.common import Address, AsJson, By, Reason, at_desks, customer_reference, mailbox_of, words
+from smtpguard.cli.address_invite import invite
+from smtpguard.cli.common import Address, AsJson, By, Customer, Reason, at_desks, mailbox_of, words
 from smtpguard.cli.listing import DEFAULT_LIMIT, Form, Limit, show_listing
 from smtpguard.cli.output import Cells, iso, print_fields, print_json, say, utc
 from smtpguard.domain.mailbox import ascii_lower
@@ -22,6 +23,7 @@ STANDINGS = ", ".join(standing.value for standing in Standing)
 
 app = typer.Typer(no_args_is_help=True, help="Look at the address book, and change it.")
 app.command("import")(import_)
+app.command()(invite)
 
 
 @app.command()
@@ -30,12 +32,7 @@ def verify(
     address: Address,
     *,
     by: By,
-    customer: Annotated[
-        str | None,
-        typer.Option(
-            "--customer", metavar="C", callback=customer_reference, help="For this customer, instead of for anybody."
-        ),
-    ] = None,
+    customer: Customer = None,
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="WHY", callback=words, help="How it is known.")
     ] = None,

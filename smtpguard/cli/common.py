@@ -76,11 +76,12 @@ def settings_of(ctx: typer.Context) -> "Settings":
 def at_desks(ctx: typer.Context, work: Callable[["Desks"], Coroutine[Any, Any, T]]) -> T:
     """Open the operator's desks, do the work there, and return what it gives."""
     from smtpguard.app import open_desks  # noqa: PLC0415 - heavy: `--help` need not wait for it
+    from smtpguard.telemetry import silent_logger  # noqa: PLC0415 - as above
 
     settings = settings_of(ctx)
 
     async def run() -> T:
-        async with open_desks(settings) as desks:
+        async with open_desks(settings, logger=silent_logger()) as desks:
             return await work(desks)
 
     return asyncio.run(run())
@@ -137,6 +138,12 @@ By = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="WHY", callback=words, help="Why, for the audit log.")]
 Address = Annotated[str, typer.Argument(metavar="ADDRESS")]
+Customer = Annotated[
+    str | None,
+    typer.Option(
+        "--customer", metavar="C", callback=customer_reference, help="For this customer, instead of for anybody."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
