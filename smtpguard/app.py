@@ -85,7 +85,10 @@ async def open_desks(settings: Settings, *, logger: Logger | None = None) -> Asy
 class Guard:
     """A guard that runs."""
 
-    def __init__(self, settings: Settings, server: SmtpServer, smarthost: Smarthost) -> None:
+    def __init__(
+        self, settings: Settings, server: SmtpServer, smarthost: Smarthost, invitations: InvitationDesk
+    ) -> None:
+        self.invitations = invitations
         self._settings = settings
         self._server = server
         self._smarthost = smarthost
@@ -146,7 +149,7 @@ async def running_guard(
                 await server.start(listen(settings.smtp) if sockets is None else sockets)
                 housekeeping = spawn(_housekeeping(settings, store, logger).run()) if keeps_house else None
                 try:
-                    yield Guard(settings, server, smarthost)
+                    yield Guard(settings, server, smarthost, invitations)
                 finally:
                     if housekeeping is not None:
                         housekeeping.cancel()

@@ -17,6 +17,8 @@ MAX_ORGANISATION_CHARACTERS = 100
 def _organisation(value: str) -> str:
     if not value.isprintable():  # a line end would begin another header field
         raise ValueError(f"{value!r} is not one line of printable text")
+    if "=?" in value:  # which a reader of mail takes for an encoded word (RFC 2047)
+        raise ValueError(f"{value!r} holds =?")
     return value.strip()
 
 

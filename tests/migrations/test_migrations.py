@@ -237,6 +237,15 @@ def test_wheel_has_the_migrations(wheel) -> None:
     assert versions | {"smtpguard/migrations/env.py"} <= names
 
 
+def test_wheel_has_the_templates(wheel) -> None:
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+
+    templates = {f"smtpguard/templates/{path.name}" for path in (ROOT / "smtpguard" / "templates").iterdir()}
+    assert len(templates) == 24
+    assert templates <= names
+
+
 def test_installed_wheel_upgrades_a_store(wheel, tmp_path) -> None:
     """Far from any checkout."""
     installed, url = tmp_path / "installed", f"sqlite:///{tmp_path / 'store.db'}"

@@ -13,6 +13,8 @@ PUBLIC_URL = "https://check.shop.example"
 ORGANISATION = "Muster & Söhne AG"
 SENDER = "invitations@shop.example"
 VERIFICATION = {"organisation": ORGANISATION, "sender": SENDER}
+INVITING: dict[str, Any] = {"verification": VERIFICATION, "web": {"public_url": PUBLIC_URL}}
+"""The sections of settings with which there can be invitations."""
 _LINK = re.compile(rf"{re.escape(PUBLIC_URL)}/([cd])/([A-Za-z0-9_-]+)")
 
 

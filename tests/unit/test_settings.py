@@ -838,3 +838,51 @@ def test_networks_of_proxies_from_the_environment(load) -> None:
 
     assert settings.smtp.proxy_networks == (ip_network("10.0.0.0/8"), ip_network("::1"))
     assert settings.smtp.xclient_networks == (ip_network("::1"),)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("organisation", "Shop\r\nBcc: everybody@shop.example"),
+        ("organisation", "Shop\x00"),
+        ("organisation", "Shop\u2028AG"),
+        ("organisation", "x" * 101),
+        ("organisation", "=?utf-8?q?x?="),
+        ("sender", "Shop <shop@shop.example>"),
+        ("sender", "shop@shop.example\r\nBcc: x@shop.example"),
+        ("sender", "postmaster"),
+        ("sender", "s\u00f6hne@shop.example"),
+        ("language", "rm"),
+        ("invitation_valid_for", "0"),
+        ("max_invitations_per_day", "0"),
+        ("release_up_to", "0"),
+    ],
+)
+def test_verification_that_is_refused(key, value) -> None:
+    with pytest.raises(SettingsError, match=f"verification.{key}: "):
+        load_settings(None, {f"SMTPGUARD_VERIFICATION__{key.upper()}": value})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["check.example", "ftp://check.example", "https://", "https://a b", "https://x/?a", "https://x/#a", "https://u@x/"],
+)
+def test_public_url_that_is_refused(url) -> None:
+    with pytest.raises(SettingsError, match=r"web\.public_url: "):
+        load_settings(None, {"SMTPGUARD_WEB__PUBLIC_URL": url})
+
+
+def test_public_url_is_kept_without_its_slash() -> None:
+    for url in ("https://check.example", "http://127.0.0.1:8026/mail", "http://[::1]:8026"):
+        assert load_settings(None, {"SMTPGUARD_WEB__PUBLIC_URL": f"{url}/"}).web.public_url == url
+
+
+def test_what_invitations_lack() -> None:
+    environment = {"SMTPGUARD_VERIFICATION__SENDER": "shop@shop.example"}
+
+    assert load_settings(None, {}).lacking_for_invitations == (
+        "verification.organisation",
+        "verification.sender",
+        "web.public_url",
+    )
+    assert load_settings(None, environment).lacking_for_invitations == ("verification.organisation", "web.public_url")
