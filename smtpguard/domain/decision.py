@@ -31,7 +31,7 @@ class Reason(Enum):
     VERIFICATION_MAIL = "verification-mail"
     """The application's own way of verifying the address, such as a sign-up code."""
     RELEASED = "released"
-    """An operator released it from quarantine."""
+    """It was released from quarantine, by an operator or after the recipient's Yes."""
     STORE_UNAVAILABLE = "store-unavailable"
 
 

@@ -132,14 +132,14 @@ class Inviter:
             challenge=challenge,
         )
         link = f"{self.link_base}/{_PATHS[kind]}/{token_text(token)}"
-        await self._make(invitation, limits)
-        await self._send(invitation, self.mail().write(invitation, link, now=now))
+        # Asked first, so that what is refused, which is most of what nobody asked for, writes nothing.
+        self._refuse(await self.store.invitations.refusal(invitation, limits), invitation)
+        post = self.mail().write(invitation, link, now=now)
+        self._refuse(await self.store.invitations.create(invitation, _act(invitation), limits), invitation)
+        await self._send(invitation, post)
         return invitation
 
-    async def _make(self, invitation: Invitation, limits: InvitationLimits) -> None:
-        # Asked first, so that what is refused, which is most of what nobody asked for, writes nothing.
-        refusal = await self.store.invitations.refusal(invitation, limits)
-        refusal = refusal or await self.store.invitations.create(invitation, _act(invitation), limits)
+    def _refuse(self, refusal: InvitationRefusal | None, invitation: Invitation) -> None:
         if refusal is InvitationRefusal.FLAGGED:
             raise RecipientFlagged(f"{invitation.mailbox} is flagged, and is sent nothing")
         if refusal is InvitationRefusal.CAP_REACHED:

@@ -109,10 +109,15 @@ class Invitations:
         return await self._writer.write(work, durable=True)
 
     async def confirm(self, invitation: Invitation, voucher: Voucher, act: Act, *, answered_from: str) -> int | None:
-        """Take a Yes, and vouch; return the number of the voucher, None where the invitation takes no Yes."""
+        """Take a Yes, and vouch; return the number of the voucher.
+
+        None: the invitation takes no Yes, or the address is flagged, by whomever.
+        """
 
         def work(connection: Connection) -> int:
             append_act(connection, act)
+            if _is_flagged(connection, invitation):
+                raise _TooLate
             _take_answer(connection, invitation, Answer.YES, invitations.c.answer.is_(None), act.at, answered_from)
             number = add_voucher(connection, invitation.mailbox, voucher, at=act.at)
             connection.execute(_this(invitation).values(voucher_id=number))
@@ -147,6 +152,12 @@ class Invitations:
             connection.execute(change)
 
         await self._writer.write(work, durable=True)
+
+
+def _is_flagged(connection: Connection, invitation: Invitation) -> bool:
+    is_this = addresses.c.lookup_key == invitation.mailbox.lookup_key
+    flagged = select(addresses.c.id).where(is_this, addresses.c.flag_since.is_not(None))
+    return connection.execute(flagged).first() is not None
 
 
 def _refusal(connection: Connection, invitation: Invitation, limits: InvitationLimits) -> InvitationRefusal | None:

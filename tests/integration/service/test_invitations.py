@@ -175,6 +175,18 @@ async def test_yes_after_no_does_nothing(desks, smarthost) -> None:
     assert before == await acts(desks)
 
 
+async def test_yes_of_a_flagged_address_does_nothing(desks, smarthost) -> None:
+    """Whoever flagged it, and by whichever link: once the flag is taken off somebody has to ask again."""
+    token = await invited(desks, smarthost)
+    desks.invitations.request_disown(ANNA)
+    disowning = token_of(await smarthost.wait_for_message(2))
+    assert await answer(desks, disowning, NO) is AnswerOutcome.DISOWNED
+    assert await answer(desks, token, YES) is AnswerOutcome.REFUSED
+
+    await desks.addresses.unflag(ANNA, by="anna", why="a mistake")
+    assert await standing(desks) is Standing.UNVERIFIED
+
+
 async def test_link_is_used_once(desks, smarthost) -> None:
     token = await invited(desks, smarthost)
     outcomes = [await answer(desks, token, YES) for _ in range(2)]
