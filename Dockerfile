@@ -20,9 +20,9 @@ RUN useradd --system --uid 2525 --home-dir /var/lib/smtpguard --create-home smtp
 USER smtpguard
 WORKDIR /var/lib/smtpguard
 VOLUME /var/lib/smtpguard
-EXPOSE 2525
+EXPOSE 2525 8025
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=15s CMD ["python", "-c", \
-    "import socket, sys; sys.exit(socket.create_connection(('127.0.0.1', 2525), 3).recv(3) != b'220')"]
+# At web.listen; settings that empty it want another check.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=15s CMD ["smtpguard", "readyz"]
 ENTRYPOINT ["smtpguard"]
 CMD ["serve"]

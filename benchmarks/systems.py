@@ -33,6 +33,8 @@ workers = {workers}
 port = {sink_port}
 [store]
 url = "{url}"
+[web]
+listen = "127.0.0.1:0"
 """
 
 

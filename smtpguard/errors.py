@@ -15,7 +15,8 @@
     ├── NotFound                  no such thing in the store
     ├── Busy                      there is too much to do just now
     └── ActRefused                an act that the guard does not do
-        └── RecipientFlagged      because nothing may be sent to the recipient
+        ├── RecipientFlagged      because nothing may be sent to the recipient
+        └── SmarthostRefused      because the smarthost did not take it; nothing was sent
 
 Each message is one line for an operator: it goes to the log and to the command line, never to an SMTP peer
 (what a peer hears stands in ``domain.reply``). The cause, if there is one, is ``__cause__``.
@@ -83,3 +84,11 @@ class ActRefused(SmtpguardError):
 
 class RecipientFlagged(ActRefused):
     """The recipient is flagged."""
+
+
+class SmarthostRefused(ActRefused):
+    """The smarthost said no; ``code`` is that of its reply."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

@@ -19,7 +19,11 @@ class Service(Protocol):
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where it listens."""
+        """Where applications deliver."""
+
+    @property
+    def web_endpoints(self) -> tuple[Endpoint, ...]:
+        """Where its API is."""
 
     async def reload(self, settings: Settings) -> tuple[str, ...]:
         """Take over what can be; return the sections that want a restart. Raises SettingsError."""
@@ -39,7 +43,7 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     async with service as running:
         _log_start(logger, settings, running)
-        manager.ready(f"Listening on {', '.join(map(str, running.endpoints))}")
+        manager.ready(f"Listening on {', '.join(map(str, (*running.endpoints, *running.web_endpoints)))}")
         while await _next_signal(signals, running, manager) == signal.SIGHUP:
             manager.reloading()
             await _reload(running, load, logger)
@@ -72,6 +76,7 @@ def _log_start(logger: Logger, settings: Settings, running: Service) -> None:
         Event.GUARD_STARTED,
         version=smtpguard.__version__,
         listen=[str(endpoint) for endpoint in running.endpoints],
+        web=[str(endpoint) for endpoint in running.web_endpoints],
         smarthost=str(Endpoint(settings.smarthost.host, settings.smarthost.port)),
         store=masked_url(settings.store.url),
         mode=settings.policy.mode.value,

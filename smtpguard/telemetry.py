@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import threading
+from collections import Counter
 from enum import StrEnum
 from typing import TextIO, cast
 
@@ -54,6 +55,12 @@ class Event(StrEnum):
     INVITATION_ANSWERED = "invitation-answered"
     CONFIRMED_MAIL_RELEASED = "confirmed-mail-released"
     LOG_LINES_LOST = "log-lines-lost"
+    REQUEST_ENDED = "request-ended"
+    REQUEST_FAILED = "request-failed"
+
+
+logged_events: Counter[str] = Counter()
+"""How often each event has been logged, as far as the level lets it; of this process, as its log is."""
 
 
 class LogStream:
@@ -138,7 +145,7 @@ def configure_logging(*, format_: str, level: str, stream: TextIO | None = None)
     log_stream = LogStream(stream)
     atexit.register(log_stream.close)
     structlog.configure(
-        processors=[structlog.processors.add_log_level, stamp, *renderer],
+        processors=[_count, structlog.processors.add_log_level, stamp, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", log_stream)),
     )
@@ -164,6 +171,14 @@ def silent_logger() -> Logger:
     silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
     logger: Logger = structlog.wrap_logger(structlog.ReturnLogger(), processors=[], wrapper_class=silent).bind()
     return logger
+
+
+def _count(
+    logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    del logger, method
+    logged_events[line["event"]] += 1
+    return line
 
 
 def _tell_traceback(

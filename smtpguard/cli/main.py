@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 import smtpguard
-from smtpguard.cli import address, audit, config, db, ledger, quarantine
+from smtpguard.cli import address, audit, config, db, ledger, quarantine, token
 from smtpguard.cli.common import ConfigFile, ErrorsAsExitCodes, Invocation
 from smtpguard.cli.demo.command import demo
 from smtpguard.cli.output import say
+from smtpguard.cli.readyz import readyz
 from smtpguard.cli.serve import serve
 
 app = typer.Typer(
@@ -23,12 +24,14 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(serve)
+app.command()(readyz)
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(address.app, name="address")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
+app.add_typer(token.app, name="token")
 
 
 def main() -> None:

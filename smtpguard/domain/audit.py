@@ -28,6 +28,8 @@ class ActKind(Enum):
     INVITE = "invite"
     CONFIRM = "confirm"
     DISOWN = "disown"
+    TOKEN_CREATE = "token-create"  # noqa: S105 - no password
+    TOKEN_REVOKE = "token-revoke"  # noqa: S105 - as above
 
 
 @dataclass(frozen=True, slots=True)

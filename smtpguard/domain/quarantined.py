@@ -1,5 +1,6 @@
 """The quarantined message: one a recipient, and what becomes of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -54,6 +55,14 @@ class Expiring:
 
     count: int
     unannounced: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is open: how many messages in each of these states, and when the oldest that waits came."""
+
+    numbers: Mapping[QuarantineState, int]
     oldest: datetime | None
 
 

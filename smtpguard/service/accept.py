@@ -49,6 +49,7 @@ from smtpguard.errors import (
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.decisions import decide_again, decide_at_rcpt, reply_to_rcpt
 from smtpguard.service.header import change_header, checked_header
+from smtpguard.service.metrics import Metrics
 from smtpguard.service.recipients import Accepted, offer_anew, settle_rejected
 from smtpguard.service.record import (
     NOTHING_SENT,
@@ -82,6 +83,8 @@ class Acceptor:
     """To one address, on one day."""
     on_kept: Callable[[Sequence[QuarantinedMessage]], None] | None = None
     """Told of what is in quarantine, once the transaction has ended well; what it does is no part of that."""
+    metrics: Metrics | None = None
+    """None: nobody asks for them."""
 
     def begin(
         self, origin: Origin, reverse_path: ReversePath, parameters: MailParameters, *, size: int | None
@@ -390,6 +393,8 @@ class Transaction:
 
     def _log(self, event: Event, ended: Ended, now: datetime) -> None:
         self._acceptor.logger.info(event, **self.record.log_fields(ended.outcome, ended.reply, now))
+        if self._acceptor.metrics is not None:
+            self._acceptor.metrics.transaction_ended(self.record, ended, now)
 
 
 def _stop_if(client_gone: Callable[[], bool]) -> None:

@@ -1,12 +1,13 @@
 """The operator's acts on the address book: verify, flag, unflag. Each is a row in the audit log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from smtpguard.domain.audit import Act, ActKind
+from smtpguard.domain.import_row import ImportRow
 from smtpguard.domain.mailbox import Mailbox
-from smtpguard.domain.standing import AddressRecord, Flag, Standing, Voucher
+from smtpguard.domain.standing import AddressFacts, AddressRecord, Flag, Standing, Voucher
 from smtpguard.errors import ActRefused
 from smtpguard.storage import Store
 
@@ -64,6 +65,26 @@ class AddressDesk:
     ) -> list[AddressRecord]:
         """List by lookup key; ``limit`` 0 is all, ``after`` the last lookup key of the page before."""
         return await self.store.address_book.list(limit=limit, after=after, standing=standing, now=self.clock())
+
+    async def put(self, mailbox: Mailbox, *, bindings: Sequence[str], vouchers: Sequence[Voucher], by: str) -> None:
+        """Put an address on record, with customers and with what another system vouches for; again changes nothing.
+
+        It only adds: a flag stays, and so does what is not named. A voucher counts once for its customer and evidence.
+        """
+        rows = [ImportRow(mailbox, Standing.UNVERIFIED, each, None, "", "") for each in [None, *bindings]]
+        rows += [
+            ImportRow(mailbox, Standing.VERIFIED, each.customer, each.verified_at, each.evidence, "")
+            for each in vouchers
+        ]
+        now = self.clock()
+        await self.store.address_book.import_rows(rows, now=now, by=by)
+        why = f"{len(bindings)} customers, {len(vouchers)} vouchers"
+        await self.store.audit_log.audit(Act(now, by, ActKind.ADDRESS_IMPORT, mailbox.lookup_key, why))
+
+    async def facts(self, mailbox: Mailbox, *, customer: str | None) -> AddressFacts:
+        """Return what a decision about an address stands on."""
+        facts = await self.store.address_book.facts([mailbox.lookup_key], customer=customer, now=self.clock())
+        return facts[mailbox.lookup_key]
 
     def _act(self, kind: ActKind, mailbox: Mailbox, by: str, why: str) -> Act:
         return Act(at=self.clock(), actor=by, kind=kind, subject=mailbox.lookup_key, why=why)

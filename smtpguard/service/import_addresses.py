@@ -2,7 +2,7 @@
 
 import asyncio
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -41,7 +41,7 @@ class ImportReport:
     rejected: int
 
 
-class _RowError(ValueError):
+class RowError(ValueError):
     """A row cannot be imported."""
 
 
@@ -90,6 +90,33 @@ async def import_addresses(
     return ImportReport(imported, rejected)
 
 
+async def import_entries(
+    entries: Sequence[tuple[str, str, str, str, str, str]],
+    *,
+    store: Store,
+    clock: Callable[[], datetime],
+    by: str,
+    name: str,
+) -> tuple[ImportReport, list[RejectedRow]]:
+    """Import a batch of at most CHUNK_ROWS rows, each the values of COLUMNS, and return those that were rejected."""
+    rows, rejected = await asyncio.to_thread(_checked, entries)
+    await store.address_book.import_rows(rows, now=clock(), by=by)
+    why = f"{len(rows)} rows imported, {len(rejected)} rejected"
+    await store.audit_log.audit(Act(at=clock(), actor=by, kind=ActKind.ADDRESS_IMPORT, subject=name, why=why))
+    return ImportReport(len(rows), len(rejected)), rejected
+
+
+def _checked(entries: Sequence[tuple[str, str, str, str, str, str]]) -> tuple[list[ImportRow], list[RejectedRow]]:
+    rows: list[ImportRow] = []
+    rejected: list[RejectedRow] = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            rows.append(import_row(*map(str.strip, entry)))
+        except (MailboxSyntaxError, RowError) as error:
+            rejected.append(RejectedRow(number, str(error)))
+    return rows, rejected
+
+
 def read_rows(lines: Iterable[str], on_rejected: Callable[[RejectedRow], None]) -> Iterator[ImportRow]:
     """Read the rows that can be imported; raise ActRefused at once where the header row is wrong."""
     numbered = enumerate(lines, start=1)
@@ -100,7 +127,7 @@ def read_rows(lines: Iterable[str], on_rejected: Callable[[RejectedRow], None]) 
 def _read_columns(line: str) -> list[str]:
     try:
         columns = [column.strip().lower() for column in _cells(line.removeprefix(BYTE_ORDER_MARK))]
-    except _RowError as error:
+    except RowError as error:
         raise ActRefused(f"line 1: {error}") from error
     if not columns:
         raise ActRefused("line 1: it is empty; it wants a header row with the column `address`")
@@ -122,10 +149,10 @@ def _rows(
         try:
             cells = _cells(line)
             if len(cells) == len(columns):
-                yield _row(*in_order([*map(str.strip, cells), ""]))
+                yield import_row(*in_order([*map(str.strip, cells), ""]))
             elif cells:
-                raise _RowError(f"{len(cells)} cells where the header row has {len(columns)}")  # noqa: TRY301 - told with the others
-        except (MailboxSyntaxError, _RowError) as error:
+                raise RowError(f"{len(cells)} cells where the header row has {len(columns)}")  # noqa: TRY301 - told with the others
+        except (MailboxSyntaxError, RowError) as error:
             on_rejected(RejectedRow(number, str(error)))
 
 
@@ -137,15 +164,16 @@ def _cells(line: str) -> list[str]:
     try:
         return next(csv.reader((line,), strict=True), [])
     except csv.Error as error:
-        raise _RowError(f"not CSV: {error}") from error
+        raise RowError(f"not CSV: {error}") from error
 
 
-def _row(address: str, standing: str, customer: str, verified_at: str, source: str, reason: str) -> ImportRow:
+def import_row(address: str, standing: str, customer: str, verified_at: str, source: str, reason: str) -> ImportRow:
+    """Check what stands in the columns of a row. Raises MailboxSyntaxError, RowError."""
     known = _STANDINGS.get(standing.lower())
     if known is None:
-        raise _RowError(f"standing {standing!r} is not one of verified, unverified, flagged")
+        raise RowError(f"standing {standing!r} is not one of verified, unverified, flagged")
     if customer and not is_customer_reference(customer):
-        raise _RowError("the customer is not printable ASCII of at most 200 characters")
+        raise RowError("the customer is not printable ASCII of at most 200 characters")
     return ImportRow(
         parse_mailbox(address),
         known,
@@ -162,10 +190,10 @@ def _time(text: str) -> datetime:
         time = datetime.fromisoformat(text)
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise _RowError(f"verified_at {text!r} is not a time as in 2019-05-31 or 2019-05-31T12:00:00Z") from None
+        raise RowError(f"verified_at {text!r} is not a time as in 2019-05-31 or 2019-05-31T12:00:00Z") from None
 
 
 def _printable(column: str, text: str) -> str:
     if not text.isprintable():
-        raise _RowError(f"{column} holds a character that cannot be printed")
+        raise RowError(f"{column} holds a character that cannot be printed")
     return text

@@ -16,7 +16,7 @@ from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, QuarantineState
 from smtpguard.domain.reply import Reply
 from smtpguard.domain.standing import AddressFacts, CustomerUnnamed, Standing
-from smtpguard.errors import ActRefused, RecipientFlagged, SmarthostLost, SmtpguardError
+from smtpguard.errors import ActRefused, RecipientFlagged, SmarthostLost, SmarthostRefused, SmtpguardError
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.sending import Envelope, send
 from smtpguard.storage import Store
@@ -120,7 +120,7 @@ class QuarantineDesk:
         )
         reply = await send(self.smarthost, envelope, content.message, before_dot=lambda: check(message))
         if not reply.is_positive:
-            raise ActRefused(f"{message.id}: the smarthost refused it: {reply}")
+            raise SmarthostRefused(f"{message.id}: the smarthost refused it: {reply}", reply.code)
         return reply
 
     async def _claim(self, message_id: str, by: str, why: str) -> None:

@@ -78,23 +78,25 @@ class TransactionRecord:
     size: int = 0
     error: str = ""
     client_gone: bool = False
-    _refused: list[tuple[Decision, Reply]] = field(default_factory=list)
-    _accepted: list[Decision] = field(default_factory=list)
+    refusals: list[tuple[Decision, Reply]] = field(default_factory=list)
+    """The recipients whose RCPT did not get a positive reply, and what it got."""
+    accepted_decisions: list[Decision] = field(default_factory=list)
+    """What was decided about the others, at last."""
     _message_id: str = ""
     _subject_digest: str = ""
 
     @property
     def offer_count(self) -> int:
         """How many RCPT were answered."""
-        return len(self._refused) + len(self._accepted)
+        return len(self.refusals) + len(self.accepted_decisions)
 
     def accepted(self, decision: Decision) -> None:
         """Note a recipient whose RCPT got a positive reply."""
-        self._accepted.append(decision)
+        self.accepted_decisions.append(decision)
 
     def refused(self, decision: Decision, reply: Reply) -> None:
         """Note a recipient whose RCPT got another."""
-        self._refused.append((decision, reply))
+        self.refusals.append((decision, reply))
 
     def header(self, header: Header) -> None:
         """Note the header fields that the ledger keeps."""
@@ -104,34 +106,37 @@ class TransactionRecord:
 
     def decided(self, decisions: Sequence[Decision]) -> None:
         """Note what the end of data decided about the accepted recipients."""
-        self._accepted = list(decisions)
+        self.accepted_decisions = list(decisions)
 
     def rejected(self, reply: Reply) -> None:
         """Note that the end of data rejected all recipients that were accepted before."""
-        self._refused += [(decision, reply) for decision in self._accepted]
-        self._accepted = []
+        self.refusals += [(decision, reply) for decision in self.accepted_decisions]
+        self.accepted_decisions = []
 
     def ledger_entries(self, outcome: Outcome, smarthost_reply: Reply | None, now: datetime) -> list[LedgerEntry]:
         """Build an entry for each verdict that was carried out, or that the smarthost did not let be carried out."""
         entries = [
             self._entry(decision, str(reply) if decision.verdict is Verdict.RELAY else "", now)
-            for decision, reply in self._refused
+            for decision, reply in self.refusals
             if decision.verdict is not Verdict.DEFER
         ]
         if outcome is Outcome.ACCEPTED:
             said = str(smarthost_reply) if smarthost_reply else ""
             entries += [
-                self._entry(each, said if each.verdict is Verdict.RELAY else "", now) for each in self._accepted
+                self._entry(each, said if each.verdict is Verdict.RELAY else "", now)
+                for each in self.accepted_decisions
             ]
         elif outcome is Outcome.MAYBE_DELIVERED or smarthost_reply:
             said = str(smarthost_reply) if smarthost_reply else "lost after the final dot"
-            entries += [self._entry(each, said, now) for each in self._accepted if each.verdict is Verdict.RELAY]
+            entries += [
+                self._entry(each, said, now) for each in self.accepted_decisions if each.verdict is Verdict.RELAY
+            ]
         return entries
 
     def log_fields(self, outcome: Outcome, reply: Reply, now: datetime) -> dict[str, Any]:
         """Build the log line of the transaction."""
-        recipients = [_log_recipient(decision, "") for decision in self._accepted[:MAX_LOGGED_RECIPIENTS]]
-        for decision, refusal in self._refused[: MAX_LOGGED_RECIPIENTS - len(recipients)]:
+        recipients = [_log_recipient(decision, "") for decision in self.accepted_decisions[:MAX_LOGGED_RECIPIENTS]]
+        for decision, refusal in self.refusals[: MAX_LOGGED_RECIPIENTS - len(recipients)]:
             recipients.append(_log_recipient(decision, str(refusal)))
         fields: dict[str, Any] = {
             "transaction": self.transaction_id,

@@ -24,7 +24,8 @@ from smtpguard.settings.sections import (
     TlsSettings,
     masked_url,
 )
-from smtpguard.settings.verification import VerificationSettings, WebSettings
+from smtpguard.settings.verification import VerificationSettings
+from smtpguard.settings.web import WebSettings
 
 __all__ = [
     "ENVIRONMENT_PREFIX",

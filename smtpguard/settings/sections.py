@@ -28,7 +28,8 @@ from smtpguard.settings.kinds import (
     Workers,
 )
 from smtpguard.settings.section import Section
-from smtpguard.settings.verification import VerificationSettings, WebSettings
+from smtpguard.settings.verification import VerificationSettings
+from smtpguard.settings.web import WebSettings
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 MASK = "***"
@@ -257,8 +258,8 @@ class Settings(Section):
     policy: PolicySettings = Field(default_factory=PolicySettings)
     quarantine: QuarantineSettings = Field(default_factory=QuarantineSettings)
     verification: VerificationSettings = Field(default_factory=VerificationSettings)
-    web: WebSettings = Field(default_factory=WebSettings)
     application: Annotated[tuple[ApplicationSettings, ...], Many] = ()
+    web: WebSettings = Field(default_factory=WebSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @field_validator("application")

@@ -1,4 +1,4 @@
-"""The sections about invitations: who writes, to what, and where the answer goes."""
+"""The section about verification: who invites, and what an answer and the time do."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from smtpguard.domain.invitation import Language
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.errors import MailboxSyntaxError
-from smtpguard.settings.kinds import Count, Days, DaysOrEver, HttpUrl
+from smtpguard.settings.kinds import Count, Days, DaysOrEver
 from smtpguard.settings.section import Section
 
 MAX_ORGANISATION_CHARACTERS = 100
@@ -55,10 +55,3 @@ class VerificationSettings(Section):
     """How old a message may be that a Yes lets go."""
     templates: Path | None = None
     """A directory whose files win over those that come with smtpguard."""
-
-
-class WebSettings(Section):
-    """[web]: what recipients see of the guard."""
-
-    public_url: HttpUrl = ""
-    """Where recipients reach their pages, without a slash at the end."""

@@ -11,7 +11,7 @@ from smtpguard.settings import Endpoint
 from smtpguard.smtp.connection import CLOSE_GRACE_SECONDS
 from smtpguard.smtp.context import Admission, SessionContext
 from smtpguard.smtp.session import GuardSMTP
-from smtpguard.smtp.sockets import BACKLOG, ListeningSocket
+from smtpguard.sockets import BACKLOG, ListeningSocket
 from smtpguard.telemetry import Event, Logger
 
 

@@ -19,6 +19,8 @@ class Sessions(Generic[Session]):
         self._max_sessions = max_sessions
         self._max_per_network = max_per_network
         self._open: set[Session] = set()
+        self.opened = 0
+        """How many there have been."""
         self._networks: dict[str, int] = {}
         self._all_ended = asyncio.Event()
 
@@ -27,6 +29,11 @@ class Sessions(Generic[Session]):
         """Whether there are as many as there may be."""
         return len(self._open) >= self._max_sessions
 
+    @property
+    def number(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def all(self) -> tuple[Session, ...]:
         """Return those that are open now."""
         return tuple(self._open)
@@ -34,6 +41,7 @@ class Sessions(Generic[Session]):
     def add(self, session: Session) -> None:
         """Count a session."""
         self._open.add(session)
+        self.opened += 1
 
     def discard(self, session: Session) -> None:
         """Count a session off, once or more."""

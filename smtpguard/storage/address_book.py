@@ -86,6 +86,16 @@ class AddressBook:
 
         return await self._long_work.gather(page, limit=limit, after=after, cursor_of=lambda record: record.lookup_key)
 
+    async def number(self, lookup_key: str) -> int | None:
+        """Return the number of an address: it stands for the address where that must not be seen, as in a URL."""
+        query = select(addresses.c.id).where(addresses.c.lookup_key == lookup_key)
+        return await self._long_work.read(lambda connection: connection.execute(query).scalar())
+
+    async def lookup_key(self, number: int) -> str | None:
+        """Return the lookup key of the address of this number."""
+        query = select(addresses.c.lookup_key).where(addresses.c.id == number)
+        return await self._long_work.read(lambda connection: connection.execute(query).scalar())
+
     async def import_rows(
         self, rows: Sequence[ImportRow], *, now: datetime, by: str, valid_until: datetime | None = None
     ) -> None:

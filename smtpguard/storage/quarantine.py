@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
 from zstandard import ZstdCompressor
 
 from smtpguard.domain.audit import Act
@@ -22,6 +22,7 @@ from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.message import HeaderSummary
 from smtpguard.domain.quarantined import (
     OPEN_STATES,
+    Backlog,
     Expiring,
     MessageContent,
     QuarantinedMessage,
@@ -149,6 +150,21 @@ class Quarantine:
             return [_message(row) for row in connection.execute(query.limit(rows))]
 
         return await self._long_work.gather(page, limit=0, after=None, cursor_of=lambda message: message.id)
+
+    async def backlog(self) -> Backlog:
+        """Count what is open."""
+        number = func.count()
+        counted = select(quarantined_messages.c.state, number).where(quarantined_messages.c.state.in_(_OPEN))
+        # The ids sort by time, and an index by state and id.
+        waiting = quarantined_messages.c.state == QuarantineState.QUARANTINED.value
+        oldest = select(quarantined_messages.c.received_at).where(waiting).order_by(quarantined_messages.c.id).limit(1)
+
+        def work(connection: Connection) -> Backlog:
+            rows = connection.execute(counted.group_by(quarantined_messages.c.state)).all()
+            numbers = {QuarantineState(state): count for state, count in rows}
+            return Backlog({state: numbers.get(state, 0) for state in OPEN_STATES}, connection.execute(oldest).scalar())
+
+        return await self._long_work.read(work)
 
     async def move(self, message_id: str, *, expected: QuarantineState, to: QuarantineState, act: Act) -> None:
         """Move a message from the expected state to another, with its act, on disk when it returns.

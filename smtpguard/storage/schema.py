@@ -49,11 +49,12 @@ def head_revision() -> str:
 
 def check_revision(url: str) -> None:
     """Raise SchemaMismatch, with what to do about it, where the schema of a store is not that of this version."""
-    revision, head = current_revision(url), head_revision()
-    _refuse_unknown(revision)
-    if revision != head:
-        found = f"the schema of the store is {revision}" if revision else "the store is empty"
-        raise SchemaMismatch(f"{found}, this version needs {head}: run `smtpguard db upgrade`")
+    _refuse_other(current_revision(url))
+
+
+def check_revision_of(connection: Connection) -> None:
+    """Raise SchemaMismatch as ``check_revision`` does, for a store that is open."""
+    _refuse_other(_revision(connection))
 
 
 def is_embedded(url: str) -> bool:
@@ -100,6 +101,14 @@ def _revision(connection: Connection) -> str | None:
 def _revisions() -> list[str]:
     """Return what this version knows, in their order: each stands in front of the name of its file."""
     return sorted(file.name.partition("_")[0] for file in (_directory() / "versions").glob("[0-9]*_*.py"))
+
+
+def _refuse_other(revision: str | None) -> None:
+    _refuse_unknown(revision)
+    head = head_revision()
+    if revision != head:
+        found = f"the schema of the store is {revision}" if revision else "the store is empty"
+        raise SchemaMismatch(f"{found}, this version needs {head}: run `smtpguard db upgrade`")
 
 
 def _refuse_unknown(revision: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The store, opened: address book, invitations, quarantine, ledger and audit log of one database."""
+"""The store, opened: the address book, the quarantine, the ledger, the audit log and the rest of one database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,8 +9,11 @@ from functools import partial
 from smtpguard.errors import StoreUnavailable
 from smtpguard.storage.address_book import AddressBook
 from smtpguard.storage.allowances import Allowances
+from smtpguard.storage.api_tokens import ApiTokens
 from smtpguard.storage.audit_log import AuditLog
 from smtpguard.storage.database import Database, database_at
+from smtpguard.storage.health import Health
+from smtpguard.storage.idempotency import IdempotencyKeys
 from smtpguard.storage.invitations import Invitations
 from smtpguard.storage.ledger import Ledger
 from smtpguard.storage.long_work import LongWork
@@ -29,6 +32,9 @@ class Store:
     ledger: Ledger
     audit_log: AuditLog
     allowances: Allowances
+    api_tokens: ApiTokens
+    idempotency_keys: IdempotencyKeys
+    health: Health
 
 
 @asynccontextmanager
@@ -56,6 +62,9 @@ async def open_store(url: str) -> AsyncIterator[Store]:
             ledger=Ledger(hot_path, long_work),
             audit_log=AuditLog(writer, long_work),
             allowances=Allowances(writer),
+            api_tokens=ApiTokens(writer, long_work),
+            idempotency_keys=IdempotencyKeys(writer),
+            health=Health(hot_path, long_work),
         )
 
 

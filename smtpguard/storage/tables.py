@@ -250,3 +250,30 @@ audit_log = Table(
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
 )
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Number, Identity(), primary_key=True),
+    Column("name", Key, nullable=False),
+    Column("token_digest", Key, nullable=False),
+    Column("scopes", Text, nullable=False),  # with a space between them
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", Words, nullable=False),
+    Column("last_used", Date),
+    Column("revoked_at", UtcDateTime),
+    Index("uq_api_tokens_name", "name", unique=True),
+    Index("uq_api_tokens_token_digest", "token_digest", unique=True),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("token_id", Number, ForeignKey("api_tokens.id"), primary_key=True),
+    Column("key", Key, primary_key=True),
+    Column("request_digest", Text, nullable=False),
+    Column("status", Integer),  # NULL: there is no answer yet
+    Column("body", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+)

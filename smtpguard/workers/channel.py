@@ -22,9 +22,12 @@ class Begin:
 
     settings: Settings
     sockets: tuple[tuple[int, bool], ...]
-    """Each with whether it begins with TLS."""
+    """Of SMTP, each with whether it begins with TLS."""
+    web_sockets: tuple[int, ...]
     log_lock: int
     rates: int
+    metrics: str
+    """A directory."""
 
 
 @dataclass(frozen=True, slots=True)

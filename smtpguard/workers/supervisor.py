@@ -4,16 +4,17 @@ It serves nobody itself. Workers have what it has checked: nothing is read from 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from smtpguard.errors import SettingsError, SmtpguardError
 from smtpguard.relay.tls import client_context
 from smtpguard.serving import serve
 from smtpguard.settings import Settings
-from smtpguard.smtp.sockets import ListeningSocket, listen
 from smtpguard.smtp.tls import load_certificate
+from smtpguard.sockets import Part, Sockets, listen
 from smtpguard.telemetry import Event, Logger, configure_logging, get_logger
 from smtpguard.workers.channel import Answer, Begin, Reload
 from smtpguard.workers.process import Spawn, WorkerProcess
@@ -32,24 +33,27 @@ KILL_AFTER_SECONDS = 10.0
 """How long beyond ``shutdown_timeout`` a worker may take to end."""
 
 
-def run(settings: Settings, load: Callable[[], Settings]) -> None:
-    """Run the guard as several processes, until SIGTERM or SIGINT."""
-    with new_log_lock() as log_lock, new_rates_file() as rates:
-        shared = SharedFiles(log_lock.fileno(), rates.fileno())
+def run(settings: Settings, load: Callable[[], Settings], only: Part | None) -> None:
+    """Run the guard, or one part of it, as several processes, until SIGTERM or SIGINT."""
+    with new_log_lock() as log_lock, new_rates_file() as rates, TemporaryDirectory(prefix="smtpguard-") as metrics:
+        shared = SharedFiles(log_lock.fileno(), rates.fileno(), metrics)
         configure_logging(format_=settings.log.format, level=settings.log.level, stream=shared_output(shared.log_lock))
-        asyncio.run(serve(settings, load, running_workers(settings, shared)))
+        asyncio.run(serve(settings, load, running_workers(settings, shared, only)))
 
 
 @dataclass(frozen=True, slots=True)
 class SharedFiles:
-    """The numbers of the open files that all workers inherit, beside the sockets."""
+    """The numbers of the open files that all workers inherit, beside the sockets, and a directory for their metrics."""
 
     log_lock: int
     rates: int
+    metrics: str
 
 
 @asynccontextmanager
-async def running_workers(settings: Settings, shared: SharedFiles) -> AsyncIterator["Workers"]:
+async def running_workers(
+    settings: Settings, shared: SharedFiles, only: Part | None = None
+) -> AsyncIterator["Workers"]:
     """Run the workers for as long as the block.
 
     At the end nobody listens any more, and the workers finish what is past the end of data. Raises SmtpguardError where
@@ -57,8 +61,8 @@ async def running_workers(settings: Settings, shared: SharedFiles) -> AsyncItera
     """
     _check_files(settings)
     with ExitStack() as listening:
-        sockets = listen(settings.smtp)
-        for each in sockets:
+        sockets = listen(settings, only)
+        for each in sockets.all:
             listening.enter_context(each.socket)
         try:
             async with asyncio.TaskGroup() as group:
@@ -83,16 +87,19 @@ class Workers:
     def __init__(
         self,
         settings: Settings,
-        sockets: Sequence[ListeningSocket],
+        sockets: Sockets,
         shared: SharedFiles,
         *,
         spawn: Spawn,
         logger: Logger,
     ) -> None:
-        self.endpoints = tuple(each.endpoint for each in sockets)
-        """Where they listen."""
+        self.endpoints = tuple(each.endpoint for each in sockets.smtp)
+        """Where applications deliver."""
+        self.web_endpoints = tuple(each.endpoint for each in sockets.web)
+        """Where the API is."""
         self._settings = settings
-        self._sockets = tuple((each.socket.fileno(), each.implicit_tls) for each in sockets)
+        self._sockets = tuple((each.socket.fileno(), each.implicit_tls) for each in sockets.smtp)
+        self._web_sockets = tuple(each.socket.fileno() for each in sockets.web)
         self._shared = shared
         self._spawn = spawn
         self._logger = logger
@@ -146,12 +153,14 @@ class Workers:
 
     async def _start(self, number: int) -> WorkerProcess:
         """Start a worker and have it serve. Raises SmtpguardError, OSError."""
-        inherited = [descriptor for descriptor, _ in self._sockets]
-        worker = await WorkerProcess.start(number, [*inherited, self._shared.log_lock, self._shared.rates])
+        shared = self._shared
+        inherited = [*(descriptor for descriptor, _ in self._sockets), *self._web_sockets]
+        worker = await WorkerProcess.start(number, [*inherited, shared.log_lock, shared.rates])
         self._workers[number] = worker
         if self._ending.is_set():
             worker.end()
-        await worker.begin(Begin(self._share, self._sockets, self._shared.log_lock, self._shared.rates))
+        begin = Begin(self._share, self._sockets, self._web_sockets, shared.log_lock, shared.rates, shared.metrics)
+        await worker.begin(begin)
         self._logger.info(Event.WORKER_STARTED, worker=number, pid=worker.pid)
         return worker
 

@@ -7,15 +7,17 @@ import socket
 import sys
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 
 import uvloop
 
 from smtpguard.app import Guard, running_guard
 from smtpguard.errors import SmtpguardError
 from smtpguard.memory import give_back_what_is_freed
-from smtpguard.smtp.sockets import ListeningSocket
+from smtpguard.sockets import ListeningSocket, Sockets
 from smtpguard.telemetry import configure_logging, get_logger
 from smtpguard.workers.channel import Answer, Begin, Channel, Message, Reload
+from smtpguard.workers.metrics import SharedMetrics
 from smtpguard.workers.shared import LockedFile, SharedRates, shared_output
 
 
@@ -40,10 +42,15 @@ async def work(number: int, end: socket.socket) -> int:
 
 
 def _guard(number: int, begin: Begin) -> AbstractAsyncContextManager[Guard]:
+    sockets = Sockets(
+        tuple(ListeningSocket(socket.socket(fileno=descriptor), tls) for descriptor, tls in begin.sockets),
+        tuple(ListeningSocket(socket.socket(fileno=descriptor)) for descriptor in begin.web_sockets),
+    )
     return running_guard(
         begin.settings,
-        sockets=[ListeningSocket(socket.socket(fileno=descriptor), tls) for descriptor, tls in begin.sockets],
+        sockets=sockets,
         rates=SharedRates(time.monotonic, LockedFile(begin.rates)),
+        metrics=SharedMetrics(Path(begin.metrics), number),
         logger=get_logger().bind(worker=number),
         keeps_house=number == 1,
     )

@@ -63,6 +63,7 @@ class CommandLine:
             "SMTPGUARD_SMARTHOST__PORT": str(self.smarthost_port),
             "SMTPGUARD_SMARTHOST__HOST": "127.0.0.1",
             "SMTPGUARD_SMTP__HOSTNAME": "guard.example",
+            "SMTPGUARD_WEB__LISTEN": "",
             "SMTPGUARD_OPERATOR": OPERATOR,
         }
 

@@ -19,6 +19,7 @@ def make_settings(store_url: str, smarthost_port: int, **sections: dict[str, Any
         "smarthost": {"host": "127.0.0.1", "port": smarthost_port},
         "store": {"url": store_url},
         "policy": {},
+        "web": {"listen": ""},
     }
     for name, section in sections.items():
         base[name] = base.get(name, {}) | section if isinstance(section, dict) else section

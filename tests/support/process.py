@@ -143,6 +143,7 @@ async def guard_process(
         "SMTPGUARD_SMARTHOST__HOST": "127.0.0.1",
         "SMTPGUARD_SMARTHOST__PORT": str(smarthost_port),
         "SMTPGUARD_STORE__URL": store_url,
+        "SMTPGUARD_WEB__LISTEN": "",
         "SMTPGUARD_OPERATOR": "test",
         **extra,
     }

@@ -17,6 +17,7 @@ from smtpguard.settings import (
     SmarthostSettings,
     SmtpSettings,
     StoreSettings,
+    WebSettings,
 )
 from smtpguard.telemetry import configure_logging
 
@@ -54,6 +55,7 @@ def _settings(directory: Path, smarthost_port: int, policy: PolicySettings) -> S
         smarthost=SmarthostSettings(host=LOOPBACK, port=smarthost_port),
         store=StoreSettings(url=f"sqlite:///{directory / 'demo.db'}"),
         policy=policy,
+        web=WebSettings(listen=()),
     )
 
 

@@ -57,7 +57,7 @@ async def acts(desks: Desks) -> list[tuple[ActKind, str, str]]:
 def seven_days_later(monkeypatch) -> None:
     """Let what is opened from now on live then."""
     then = clock() + timedelta(days=7)
-    monkeypatch.setattr("smtpguard.app.clock", lambda: then)
+    monkeypatch.setattr("smtpguard.app.desks.clock", lambda: then)
 
 
 # The message

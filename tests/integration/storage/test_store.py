@@ -16,7 +16,7 @@ from tests.support.process import run
 
 OPEN_AND_TELL = """
 import asyncio, sys
-from smtpguard.app import open_store
+from smtpguard.storage import open_store
 async def main():
     async with open_store(sys.argv[1]):
         print([name for name in ("alembic", "psycopg") if name in sys.modules])

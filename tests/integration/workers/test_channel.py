@@ -23,7 +23,12 @@ async def test_what_is_said_comes_whole_and_in_order(ends) -> None:
     one, other = ends
     networks = [f"10.{number // 256}.{number % 256}.1/32" for number in range(3000)]
     settings = Settings(application=[{"name": "crm", "networks": networks}])
-    said = [Begin(settings, ((7, False), (8, True)), 9, 10), Ping(), Reload(settings), Answer("no")]
+    said = [
+        Begin(settings, ((7, False), (8, True)), (11,), 9, 10, "/tmp/metrics"),
+        Ping(),
+        Reload(settings),
+        Answer("no"),
+    ]
 
     async def speak() -> None:
         for message in said:

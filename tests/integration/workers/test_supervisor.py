@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -29,8 +30,8 @@ def settings_of(url: str, **sections) -> Settings:
 
 @asynccontextmanager
 async def supervised(settings: Settings) -> AsyncIterator[Workers]:
-    with new_log_lock() as log_lock, new_rates_file() as rates:
-        async with running_workers(settings, SharedFiles(log_lock.fileno(), rates.fileno())) as workers:
+    with new_log_lock() as log_lock, new_rates_file() as rates, TemporaryDirectory() as metrics:
+        async with running_workers(settings, SharedFiles(log_lock.fileno(), rates.fileno(), metrics)) as workers:
             yield workers
 
 

@@ -14,7 +14,7 @@ from smtpguard.cli.main import app
 from smtpguard.errors import MailboxSyntaxError
 
 ID = "01K2ABCDEFGHJKMNPQRS-1"
-NOUNS = ["demo", "serve", "config", "db", "address", "quarantine", "ledger", "audit"]
+NOUNS = ["demo", "serve", "readyz", "config", "db", "address", "quarantine", "ledger", "audit", "token"]
 
 
 def invoke(*arguments: str, **environment: str):

@@ -8,6 +8,7 @@ from enum import Enum
 import pytest
 
 import smtpguard.domain
+from smtpguard.domain.api_token import Scope
 from smtpguard.domain.envelope import Body, NullReversePath
 from smtpguard.domain.quarantined import OPEN_STATES, QuarantineState
 
@@ -23,7 +24,8 @@ CLASSES = {
 }
 VALUES = sorted((each for each in CLASSES if dataclasses.is_dataclass(each)), key=lambda each: each.__name__)
 ENUMS = sorted(
-    (each for each in CLASSES - {Body, NullReversePath} if issubclass(each, Enum)), key=lambda each: each.__name__
+    (each for each in CLASSES - {Body, NullReversePath, Scope} if issubclass(each, Enum)),
+    key=lambda each: each.__name__,
 )
 
 
@@ -37,6 +39,10 @@ def test_value_is_frozen(value) -> None:
 def test_words_of_a_closed_list_are_kebab_case(enum) -> None:
     """They stand in the store, in logs and in listings: a renamed member must not rename them unseen."""
     assert [member.value for member in enum] == [name.lower().replace("_", "-") for name in enum.__members__]
+
+
+def test_scopes_say_of_what_and_what() -> None:
+    assert [scope.value for scope in Scope] == [name.lower().replace("_", ":") for name in Scope.__members__]
 
 
 def test_open_states_are_those_with_content() -> None:

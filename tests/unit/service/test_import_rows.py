@@ -147,7 +147,7 @@ def test_cells_are_those_of_a_csv_reader(text: str, end: str) -> None:
 
     try:
         cells: list[str] | None = import_addresses._cells(text + end)
-    except import_addresses._RowError:
+    except import_addresses.RowError:
         cells = None
 
     assert expected == cells

@@ -1,15 +1,18 @@
-"""The sockets that applications connect to: bound before anybody serves them, so that processes can share them."""
+"""The listening sockets: bound before anybody serves them, so that processes can share them."""
 
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from smtpguard.errors import SettingsError
-from smtpguard.settings import Endpoint, SmtpSettings
+from smtpguard.settings import Endpoint, Settings
 
 BACKLOG = 1024
+
+Part = Literal["smtp", "web"]
+"""What a guard consists of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class ListeningSocket:
     """A socket that takes connections, and whether they begin with TLS."""
 
     socket: socket.socket
-    implicit_tls: bool
+    implicit_tls: bool = False
 
     @property
     def endpoint(self) -> Endpoint:
@@ -25,23 +28,41 @@ class ListeningSocket:
         return Endpoint(*self.socket.getsockname()[:2])
 
 
-def listen(settings: SmtpSettings) -> tuple[ListeningSocket, ...]:
-    """Listen at every endpoint; those of TLS come last.
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Those of a guard; a part that has none is not served."""
 
-    Raises SettingsError where an endpoint cannot be had; then none is listened on.
+    smtp: tuple[ListeningSocket, ...]
+    """Those of TLS come last."""
+    web: tuple[ListeningSocket, ...]
+
+    @property
+    def all(self) -> tuple[ListeningSocket, ...]:
+        """Those of both parts."""
+        return self.smtp + self.web
+
+
+def listen(settings: Settings, only: Part | None = None) -> Sockets:
+    """Listen at every endpoint of every part, or of one.
+
+    Raises SettingsError where an endpoint cannot be had, or the one part has none; then none is listened on.
     """
+    smtp, web = settings.smtp, settings.web
+    if only == "web" and not web.listen:
+        raise SettingsError("web.listen is empty: there is nothing to serve")
     with ExitStack() as opened:
-        plain = [_listen("smtp.listen", each, opened, implicit_tls=False) for each in settings.listen]
-        tls = [_listen("smtp.tls_listen", each, opened, implicit_tls=True) for each in settings.tls_listen]
+        plain = [] if only == "web" else [_listen("smtp.listen", each, opened) for each in smtp.listen]
+        tls = [] if only == "web" else [_listen("smtp.tls_listen", each, opened, tls=True) for each in smtp.tls_listen]
+        http = [] if only == "smtp" else [_listen("web.listen", each, opened) for each in web.listen]
         opened.pop_all()
-    return tuple(chain(*plain, *tls))
+    return Sockets(tuple(chain(*plain, *tls)), tuple(chain(*http)))
 
 
-def _listen(key: str, endpoint: Endpoint, opened: ExitStack, *, implicit_tls: bool) -> list[ListeningSocket]:
+def _listen(key: str, endpoint: Endpoint, opened: ExitStack, *, tls: bool = False) -> list[ListeningSocket]:
     """Listen at each address of a host; an empty host is every address of this machine."""
     try:
         return [
-            ListeningSocket(opened.enter_context(_listen_at(family, address)), implicit_tls)
+            ListeningSocket(opened.enter_context(_listen_at(family, address)), tls)
             for family, address in _addresses(endpoint)
         ]
     except OSError as error:

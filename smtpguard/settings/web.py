@@ -1,0 +1,22 @@
+"""The section about HTTP."""
+
+from typing import Annotated
+
+from pydantic import field_validator
+
+from smtpguard.settings.kinds import Endpoint, HttpUrl, Listen, Many
+from smtpguard.settings.section import Section
+
+
+class WebSettings(Section):
+    """[web]: the HTTP API, health and metrics, and the recipients' pages."""
+
+    listen: Annotated[tuple[Listen, ...], Many] = (Endpoint("127.0.0.1", 8025),)
+    """Plain HTTP; empty: there is none."""
+    public_url: HttpUrl = ""
+    """Where recipients reach their pages, without a slash at the end."""
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _none_is_off(cls, value: object) -> object:
+        return () if value in ("", [""]) else value

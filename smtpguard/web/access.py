@@ -1,0 +1,60 @@
+"""Who asks: the bearer token of a request (RFC 6750), looked up each time, so that a revoked one is none at once."""
+
+from collections.abc import Callable
+
+from smtpguard.domain.api_token import ApiToken, Scope
+from smtpguard.service.token_desk import TokenDesk
+from smtpguard.web.problems import Problem
+
+WINDOW_SECONDS = 60.0
+MAX_FAILURES = 30
+"""Wrong tokens from one address within the window; what comes then hears 429."""
+MAX_PEERS = 4096
+"""How many addresses are remembered; beyond that the one that began first is forgotten."""
+
+_CHALLENGE = {"www-authenticate": 'Bearer realm="smtpguard"'}
+
+
+class Access:
+    """Knows tokens, and counts those that are none.
+
+    A token that holds is let in however many were wrong: nobody guesses 256 bits, and behind a proxy all come from the
+    same address. The limit spares the store, and the log of whoever watches it. ``clock`` gives seconds that never go
+    back.
+    """
+
+    def __init__(self, tokens: TokenDesk, clock: Callable[[], float]) -> None:
+        self._tokens = tokens
+        self._clock = clock
+        self._failures: dict[str, tuple[float, int]] = {}
+
+    async def token(self, authorization: str | None, peer: str, scope: Scope) -> ApiToken:
+        """Return the token of a request. Raises Problem, StoreUnavailable."""
+        token = await self._find(authorization)
+        if token is None:
+            raise self._refusal(peer)
+        if scope not in token.scopes:
+            wanted = {
+                "www-authenticate": f'Bearer realm="smtpguard", error="insufficient_scope", scope="{scope.value}"'
+            }
+            detail = f"The token lacks the scope {scope.value}."
+            raise Problem(403, "insufficient-scope", detail, headers=wanted)
+        return token
+
+    async def _find(self, authorization: str | None) -> ApiToken | None:
+        kind, _, text = (authorization or "").partition(" ")
+        return await self._tokens.find(text.strip()) if kind.lower() == "bearer" else None
+
+    def _refusal(self, peer: str) -> Problem:
+        now = self._clock()
+        began, number = self._failures.get(peer, (now, 0))
+        if now - began >= WINDOW_SECONDS:
+            began, number = now, 0
+            self._failures.pop(peer, None)
+        self._failures[peer] = began, number + 1
+        if len(self._failures) > MAX_PEERS:
+            del self._failures[next(iter(self._failures))]
+        if number >= MAX_FAILURES:
+            wait = {"retry-after": str(round(WINDOW_SECONDS - (now - began)) + 1)}
+            return Problem(429, "too-many-failures", "Too many requests without a token that holds.", headers=wait)
+        return Problem(401, "no-token", "The request wants a token that holds.", headers=_CHALLENGE)
