@@ -43,6 +43,8 @@ class Event(StrEnum):
     TRANSACTION_ENDED = "transaction-ended"
     TRANSACTION_CUT_OFF = "transaction-cut-off"
     TRANSACTION_FAILED = "transaction-failed"
+    OWNER_CHANGED = "owner-changed"
+    FLAG_FAILED = "flag-failed"
     LEDGER_FAILED = "ledger-failed"
     TAKE_BACK_FAILED = "take-back-failed"
     QUARANTINE_EXPIRING = "quarantine-expiring"

@@ -16,6 +16,7 @@ from smtpguard.service.accept import Acceptor
 from smtpguard.service.housekeeping import Housekeeping
 from smtpguard.service.logins import Logins
 from smtpguard.service.metrics import Metrics
+from smtpguard.service.owners import Owners
 from smtpguard.service.rates import Rates
 from smtpguard.settings import Endpoint, Settings
 from smtpguard.smtp.connection import Connection
@@ -169,6 +170,7 @@ def _acceptor(settings: Settings, desks: Desks, logger: Logger, metrics: Metrics
         new_transaction_id,
         logger,
         settings.verification.max_verification_mails_per_day,
+        Owners(desks.store, clock, logger),
         on_kept=desks.invitations.invite_kept if invites else None,
         metrics=metrics,
     )

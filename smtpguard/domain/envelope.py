@@ -1,6 +1,7 @@
 """The envelope of a transaction (RFC 5321 2.3.1): where a message comes from and goes to, and how."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
@@ -65,7 +66,11 @@ NO_RCPT_PARAMETERS = RcptParameters()
 
 
 class ForwardPath(NamedTuple):
-    """A recipient as it is sent on."""
+    """A recipient as it is sent on.
+
+    ``vouched_since``: it is to be refused if the mailbox has another owner than then (RFC 7293).
+    """
 
     recipient: Mailbox
     parameters: RcptParameters = NO_RCPT_PARAMETERS
+    vouched_since: datetime | None = None

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 MAX_TEXT_CHARACTERS = 400  # RFC 5321 4.5.3.1.5: a reply line has 512 octets, code and CRLF included
 
+OWNER_CHANGED = frozenset({"5.7.17", "5.7.18"})
+
 _NOT_PRINTABLE = re.compile(r"[^ -~]+")
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)")
 
@@ -41,6 +43,11 @@ class Reply:
     def is_protocol_error(self) -> bool:
         """Whether it says that a command was wrong or out of place, whatever it was about."""
         return 500 <= self.code <= 504 and self.enhanced.startswith("5.5.")
+
+    @property
+    def says_owner_changed(self) -> bool:
+        """Whether it says that the mailbox, or its domain, belongs to somebody else by now (RFC 7293)."""
+        return self.code >= 500 and self.enhanced in OWNER_CHANGED
 
     def with_text(self, text: str) -> "Reply":
         """Return the same reply with other words, cleaned of what does not belong in a reply."""

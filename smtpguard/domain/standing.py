@@ -46,7 +46,7 @@ def is_customer_reference(text: str) -> bool:
 class AddressFacts:
     """What one look-up reads of an address, for one customer or none. Vouchers are those that hold now.
 
-    The last three are about the customer that was asked about, and false without one: nothing is decided by them then.
+    Those about the customer that was asked about are false without one: nothing is decided by them then.
     """
 
     on_record: bool
@@ -59,6 +59,8 @@ class AddressFacts:
     """The pair is on record."""
     bound_to_others: bool
     """The address is on record for another customer than this one."""
+    vouched_since: datetime | None = None
+    """When the newest voucher was given that holds, whoever it is for; None where a customer was asked about."""
 
     @property
     def rests_on_address_wide_voucher(self) -> bool:

@@ -1,6 +1,7 @@
 """What MAIL and RCPT say to the smarthost: only extensions that it offers, and parameters as they were given."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from smtpguard.domain.envelope import Body, ForwardPath, MailParameters, ReversePath
 from smtpguard.domain.reply import R550_NO_SMTPUTF8, R554_NO_8BITMIME, Reply
@@ -36,7 +37,14 @@ def rcpt_command(path: ForwardPath, capabilities: Mapping[str, str]) -> bytes:
     line = f"RCPT TO:<{path.recipient}>"
     if "DSN" in capabilities:
         line += _given("NOTIFY", path.parameters.notify) + _given("ORCPT", path.parameters.orcpt)
+    if path.vouched_since is not None and "RRVS" in capabilities:
+        line += f" RRVS={_date_time(path.vouched_since)}"
     return f"{line}\r\n".encode()
+
+
+def _date_time(at: datetime) -> str:
+    """Write a time as RFC 3339 has it, in UTC and without a fraction of a second (RFC 7293 3.1)."""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _given(keyword: str, value: str | None) -> str:

@@ -50,6 +50,7 @@ from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.decisions import decide_again, decide_at_rcpt, reply_to_rcpt
 from smtpguard.service.header import change_header, checked_header
 from smtpguard.service.metrics import Metrics
+from smtpguard.service.owners import Owners
 from smtpguard.service.recipients import Accepted, offer_anew, settle_rejected
 from smtpguard.service.record import (
     NOTHING_SENT,
@@ -81,6 +82,7 @@ class Acceptor:
     logger: Logger
     max_verification_mails: int
     """To one address, on one day."""
+    owners: Owners
     on_kept: Callable[[Sequence[QuarantinedMessage]], None] | None = None
     """Told of what is in quarantine, once the transaction has ended well; what it does is no part of that."""
     metrics: Metrics | None = None
@@ -119,6 +121,7 @@ class Transaction:
             reverse_path, parameters, size=None if size is None else size + RECEIVED_ALLOWANCE
         )
         self._accepted: list[Accepted] = []
+        self._owners = acceptor.owners
         self._kept: list[QuarantinedMessage] = []
         self._verification: VerificationMail | None = None
         self.id = acceptor.new_id()
@@ -136,14 +139,15 @@ class Transaction:
 
     async def add_recipient(self, recipient: Mailbox, parameters: RcptParameters) -> Reply:
         """Decide about a recipient, offer it to the smarthost where it is to be relayed, and give the reply."""
-        path = ForwardPath(recipient, parameters)
-        decision = await self._decide(recipient)
+        decision, since = await self._decide(recipient)
+        path = ForwardPath(recipient, parameters, since)
         reply = reply_to_rcpt(decision, self._origin.application) or await self._offer(path)
         if reply.is_positive:
             self._accepted.append(Accepted(decision, path))
             self.record.accepted(decision)
         else:
             self.record.refused(decision, reply)
+            await self._owners.heed(decision, reply)
         return reply
 
     async def end_of_data(self, message: WireMessage, *, client_gone: Callable[[], bool]) -> Reply:
@@ -182,12 +186,12 @@ class Transaction:
 
     # RCPT
 
-    async def _decide(self, recipient: Mailbox) -> Decision:
+    async def _decide(self, recipient: Mailbox) -> tuple[Decision, datetime | None]:
         try:
             return await decide_at_rcpt(self._store, recipient, self._policy, now=self._acceptor.clock())
         except StoreError as error:
             self.record.error = str(error)
-            return Decision(recipient, Verdict.DEFER, Reason.STORE_UNAVAILABLE)
+            return Decision(recipient, Verdict.DEFER, Reason.STORE_UNAVAILABLE), None
 
     async def _offer(self, path: ForwardPath) -> Reply:
         try:
@@ -249,6 +253,8 @@ class Transaction:
         refused = await offer_anew(self._relay, self._accepted, decided)
         if not refused:
             return decided
+        for number, reply in refused.items():
+            await self._owners.heed(decided[number].decision, reply)
         if len(refused) == len(decided):  # nobody is left who could have got a 250 for something
             raise refused_by_smarthost(next((reply for reply in refused.values() if reply.is_transient), refused[0]))
         if self._verification is not None:
@@ -369,6 +375,8 @@ class Transaction:
 
         The message has found its owner: a failure here changes no reply.
         """
+        if ended.outcome is Outcome.REFUSED and ended.smarthost_reply is not None:
+            await self._owners.heed_of_all(self.record.relayed, ended.smarthost_reply)
         if self._verification is not None and ended.outcome in NOTHING_SENT:
             await self._verification.give_back()
         now = self._acceptor.clock()

@@ -21,10 +21,17 @@ from smtpguard.domain.standing import Customer, CustomerUnnamed
 from smtpguard.storage import Store
 
 
-async def decide_at_rcpt(store: Store, recipient: Mailbox, policy: Policy, *, now: datetime) -> Decision:
-    """Decide about one recipient, before the customer is known. Raises StoreError."""
-    facts = await store.address_book.facts([recipient.lookup_key], customer=None, now=now)
-    return decide(recipient, facts[recipient.lookup_key], CustomerUnnamed.NOT_YET, policy)
+async def decide_at_rcpt(
+    store: Store, recipient: Mailbox, policy: Policy, *, now: datetime
+) -> tuple[Decision, datetime | None]:
+    """Decide about one recipient, before the customer is known; with since when it is vouched for, if it is for that.
+
+    Raises StoreError.
+    """
+    facts = (await store.address_book.facts([recipient.lookup_key], customer=None, now=now))[recipient.lookup_key]
+    decision = decide(recipient, facts, CustomerUnnamed.NOT_YET, policy)
+    since = facts.vouched_since if decision.reason is Reason.VERIFIED else None
+    return decision, since and min(since, now)
 
 
 async def decide_again(

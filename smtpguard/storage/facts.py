@@ -5,14 +5,15 @@ doing so, with a plan made while the table was small.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, literal_column, or_, select
+from sqlalchemy import ColumnElement, FromClause, case, func, literal_column, or_, select
 
 from smtpguard.domain.standing import AddressFacts
-from smtpguard.storage.tables import addresses, bindings, vouchers
+from smtpguard.storage.tables import addresses, bindings, driver_time, vouchers
 
+REMEMBERED_ROWS = 1024
 _ONE: ColumnElement[int] = literal_column("1")
 _NONE: ColumnElement[int] = literal_column("0")
 _NOBODY: ColumnElement[str] = literal_column("''")
@@ -30,6 +31,7 @@ def fact_columns(customer: ColumnElement[str] | None, now: ColumnElement[Any]) -
         _any_row(vouchers, *holding, vouchers.c.customer == _NOBODY),
         _any_row(vouchers, *holding, vouchers.c.customer != _NOBODY),
         *([_NONE, _NONE, _NONE] if customer is None else _customer_columns(customer, holding)),
+        _newest(holding) if customer is None else case((customer.is_(None), _newest(holding))),
     ]
 
 
@@ -47,10 +49,17 @@ def voucher_holds(now: ColumnElement[Any]) -> Sequence[ColumnElement[bool]]:
     return (vouchers.c.revoked_at.is_(None), or_(vouchers.c.valid_until.is_(None), vouchers.c.valid_until > now))
 
 
-@cache
+@lru_cache(REMEMBERED_ROWS)
 def facts_of(row: tuple[Any, ...]) -> AddressFacts:
-    """Read the facts out of a row of ``fact_columns``; there are but a few that differ, and each is made once."""
-    return AddressFacts(*map(bool, row))
+    """Read the facts out of a row of ``fact_columns``, as the driver gives it; most rows are like one before."""
+    *facts, since = row
+    values: list[Any] = [*map(bool, facts), driver_time(since)]
+    return AddressFacts(*values)
+
+
+def _newest(holding: Sequence[ColumnElement[bool]]) -> ColumnElement[Any]:
+    newest = select(func.max(vouchers.c.verified_at)).where(*holding).correlate_except(vouchers)
+    return newest.scalar_subquery()
 
 
 def _any_row(table: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[Any]:

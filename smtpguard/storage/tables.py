@@ -45,6 +45,14 @@ def microseconds(at: datetime) -> int:
     return (at - EPOCH) // MICROSECOND
 
 
+def driver_time(value: Any) -> datetime | None:
+    """Read what a driver gives of a time: the microseconds of SQLite, PostgreSQL's time in the zone of the session."""
+    if value is None:
+        return None
+    at: datetime = EPOCH + value * MICROSECOND if isinstance(value, int) else value.astimezone(UTC)
+    return at
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware time, in UTC; SQLite, which has no type for it, counts the microseconds since 1970."""
 
@@ -65,10 +73,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         """Read it back."""
-        if value is None:
-            return None
-        at: datetime = EPOCH + value * MICROSECOND if dialect.name == "sqlite" else value.astimezone(UTC)
-        return at
+        del dialect
+        return driver_time(value)
 
 
 def storable(words: str) -> str:

@@ -67,6 +67,8 @@ class Transaction:
     offered: list[str] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    rcpt_parameters: dict[str, str] = field(default_factory=dict)
+    """What stood behind each recipient."""
     wire: bytes = b""
     dot: bool = False
     code: int | None = None
@@ -313,10 +315,12 @@ class Session:
         if self._transaction is None:
             self.reply(503, "5.5.1 no MAIL before RCPT")
             return
-        recipient = argument.removeprefix("TO:").removeprefix("<").removesuffix(">")
+        path, _, parameters = argument.removeprefix("TO:").partition("> ")
+        recipient = path.removeprefix("<").removesuffix(">")
         script = self.smarthost.rcpt
         action = script.get(recipient) if isinstance(script, Mapping) else script
         self._transaction.offered.append(recipient)
+        self._transaction.rcpt_parameters[recipient] = parameters
         await self._act(action, 250, "2.1.5 recipient ok")
         answered = self._transaction.recipients if self._is_positive else self._transaction.refused
         answered.append(recipient)

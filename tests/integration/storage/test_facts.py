@@ -24,8 +24,10 @@ CUSTOMERS = (None, "A", "B", "C")
 VALID_UNTIL = (None, NOW - SECOND, NOW, NOW + timedelta(microseconds=1))
 REVOKED_AT = (None, NOW - SECOND, NOW + SECOND)
 VOUCHERS = [
-    Voucher(customer, "operator", NOW, "anna", "", valid_until, revoked_at)
-    for customer, valid_until, revoked_at in itertools.product((None, "A", "B"), VALID_UNTIL, REVOKED_AT)
+    Voucher(customer, "operator", NOW - SECOND * number, "anna", "", valid_until, revoked_at)
+    for number, (customer, valid_until, revoked_at) in enumerate(
+        itertools.product((None, "A", "B"), VALID_UNTIL, REVOKED_AT)
+    )
 ]
 VOUCHER_SETS = [(), *((one,) for one in VOUCHERS), *itertools.combinations(VOUCHERS[::5], 2)]
 BINDING_SETS = [(), ("A",), ("B",), ("A", "B")]
@@ -47,6 +49,9 @@ def expected(case, customer: str | None) -> AddressFacts:
         vouched_for_customer=customer is not None and customer in holding,
         bound_to_customer=customer is not None and customer in bound,
         bound_to_others=customer is not None and bool(set(bound) - {customer}),
+        vouched_since=max((one.verified_at for one in given if one.holds(NOW)), default=None)
+        if customer is None
+        else None,
     )
 
 
@@ -186,11 +191,11 @@ def test_plan_reads_indexes_only(postgres_url) -> None:
     with connection:
         plan = "\n".join(row[0] for row in connection.execute(b"EXPLAIN " + LOOK_UPS, arrays, prepare=True))
 
-    assert 6 == len(re.findall("Index (?:Only )?Scan", plan))
+    assert 7 == len(re.findall("Index (?:Only )?Scan", plan))
     assert not re.findall("Seq Scan|Hash|Merge|Bitmap", plan)
 
 
-@pytest.mark.parametrize(("look_up", "reads"), [(SQLITE_LOOK_UP, 3), (LOOK_UP_FOR_CUSTOMER, 6)])
+@pytest.mark.parametrize(("look_up", "reads"), [(SQLITE_LOOK_UP, 4), (LOOK_UP_FOR_CUSTOMER, 7)])
 def test_plan_of_sqlite_reads_indexes_only(sqlite_url, look_up, reads) -> None:
     connection = _connect(Path(sqlite_url.removeprefix("sqlite:///")), busy_seconds=1)
     parameters = look_up.arranged({"lookup_key": "x", "customer": "A", "now": 0})
