@@ -246,6 +246,7 @@ def _moved(
 ) -> bool:
     decided = (None, None, None) if to in OPEN_STATES else (act.at, act.actor, act.why)
     values = dict(zip(("decided_at", "decided_by", "decided_why"), decided, strict=True))
+    values["announced_at"] = None  # what waits again is announced again before it expires
     as_expected = update(quarantined_messages).where(
         quarantined_messages.c.id == message_id, quarantined_messages.c.state == expected.value
     )

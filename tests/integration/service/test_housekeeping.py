@@ -113,7 +113,9 @@ async def test_expired_message_tells_who_and_why_and_has_no_content(house) -> No
     await house.store.quarantine.move(
         second, expected=QuarantineState.MAYBE_SENT, to=QuarantineState.QUARANTINED, act=act()
     )
-    await house.round_at(BEGIN + RETENTION)
+    [announced] = await house.round_at(BEGIN + RETENTION)
+    assert announced["newly_announced"] == 1, "what waits again is announced again"
+    await house.round_at(BEGIN + RETENTION + NOTICE)
     assert await house.expired() == [first, second]
     with pytest.raises(ActRefused, match="is gone: it is expired"):
         await house.store.quarantine.content(second)
