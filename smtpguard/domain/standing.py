@@ -60,7 +60,7 @@ class AddressFacts:
     bound_to_others: bool
     """The address is on record for another customer than this one."""
     vouched_since: datetime | None = None
-    """When the newest voucher was given that holds, whoever it is for; None where a customer was asked about."""
+    """When the newest voucher was given that holds, whoever it is for."""
 
     @property
     def rests_on_address_wide_voucher(self) -> bool:

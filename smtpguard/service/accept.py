@@ -375,20 +375,20 @@ class Transaction:
 
         The message has found its owner: a failure here changes no reply.
         """
-        if ended.outcome is Outcome.REFUSED and ended.smarthost_reply is not None:
-            await self._owners.heed_of_all(self.record.relayed, ended.smarthost_reply)
-        if self._verification is not None and ended.outcome in NOTHING_SENT:
-            await self._verification.give_back()
         now = self._acceptor.clock()
         entries = self.record.ledger_entries(ended.outcome, ended.smarthost_reply, now)
-        if entries:
-            try:
+        try:
+            if ended.outcome is Outcome.REFUSED and ended.smarthost_reply is not None:
+                await self._owners.heed_of_all(self.record.relayed, ended.smarthost_reply)
+            if self._verification is not None and ended.outcome in NOTHING_SENT:
+                await self._verification.give_back()
+            if entries:
                 await self._store.ledger.record(entries)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the message is where it belongs
-                self._acceptor.logger.error(Event.LEDGER_FAILED, transaction=self.id, error=str(error))
-            except asyncio.CancelledError:
-                self._log_cut_off()
-                raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message is where it belongs
+            self._acceptor.logger.error(Event.LEDGER_FAILED, transaction=self.id, error=str(error))
+        except asyncio.CancelledError:
+            self._log_cut_off()
+            raise
         asyncio.get_running_loop().call_soon(self._log, Event.TRANSACTION_ENDED, ended, now)
 
     def _tell_of_kept(self, ended: Ended) -> None:

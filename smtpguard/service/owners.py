@@ -8,7 +8,6 @@ from smtpguard.domain.audit import GUARD, Act, ActKind
 from smtpguard.domain.decision import Decision, Reason
 from smtpguard.domain.reply import Reply
 from smtpguard.domain.standing import Flag
-from smtpguard.errors import StoreError
 from smtpguard.storage import Store
 from smtpguard.telemetry import Event, Logger
 
@@ -39,7 +38,7 @@ class Owners:
             await self.store.address_book.flag(
                 mailbox, flag, Act(now, GUARD, ActKind.ADDRESS_FLAG, mailbox.lookup_key, why)
             )
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the refusal is heard
             self.logger.error(Event.FLAG_FAILED, recipient=mailbox.text, reply=str(refusal), error=str(error))
         else:
             self.logger.warning(Event.OWNER_CHANGED, recipient=mailbox.text, reply=str(refusal))

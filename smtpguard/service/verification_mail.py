@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import datetime
 
 from smtpguard.domain.decision import Decision, Reason, Verdict
-from smtpguard.errors import StoreError
 from smtpguard.storage import Store
 
 ALLOWANCE = "verification-mail"
@@ -54,5 +53,5 @@ class VerificationMail:
         for lookup_key in unsent:
             self._counted.remove(lookup_key)
         if unsent:
-            with suppress(StoreError):
+            with suppress(Exception):  # the reply to the message does not depend on it
                 await self._allowances.give_back(ALLOWANCE, unsent, day=self._day)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, case, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, FromClause, func, literal_column, or_, select
 
 from smtpguard.domain.standing import AddressFacts
 from smtpguard.storage.tables import addresses, bindings, driver_time, vouchers
@@ -28,10 +28,9 @@ def fact_columns(customer: ColumnElement[str] | None, now: ColumnElement[Any]) -
     return [
         addresses.c.first_seen.is_not(None),
         addresses.c.flag_since.is_not(None),
-        _any_row(vouchers, *holding, vouchers.c.customer == _NOBODY),
-        _any_row(vouchers, *holding, vouchers.c.customer != _NOBODY),
+        _newest(*holding, vouchers.c.customer == _NOBODY),
+        _newest(*holding, vouchers.c.customer != _NOBODY),
         *([_NONE, _NONE, _NONE] if customer is None else _customer_columns(customer, holding)),
-        _newest(holding) if customer is None else case((customer.is_(None), _newest(holding))),
     ]
 
 
@@ -52,13 +51,16 @@ def voucher_holds(now: ColumnElement[Any]) -> Sequence[ColumnElement[bool]]:
 @lru_cache(REMEMBERED_ROWS)
 def facts_of(row: tuple[Any, ...]) -> AddressFacts:
     """Read the facts out of a row of ``fact_columns``, as the driver gives it; most rows are like one before."""
-    *facts, since = row
-    values: list[Any] = [*map(bool, facts), driver_time(since)]
-    return AddressFacts(*values)
+    on_record, flagged, address_wide, for_customers, *about_customer = row
+    since = max((at for at in (address_wide, for_customers) if at is not None), default=None)
+    vouched = (address_wide is not None, for_customers is not None)
+    facts: list[Any] = [*map(bool, (on_record, flagged, *vouched, *about_customer)), driver_time(since)]
+    return AddressFacts(*facts)
 
 
-def _newest(holding: Sequence[ColumnElement[bool]]) -> ColumnElement[Any]:
-    newest = select(func.max(vouchers.c.verified_at)).where(*holding).correlate_except(vouchers)
+def _newest(*conditions: ColumnElement[bool]) -> ColumnElement[Any]:
+    """When the newest of these vouchers was given; NULL where there is none."""
+    newest = select(func.max(vouchers.c.verified_at)).where(*conditions).correlate_except(vouchers)
     return newest.scalar_subquery()
 
 
