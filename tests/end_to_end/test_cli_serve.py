@@ -36,6 +36,8 @@ async def test_serve_until_a_signal(sqlite_url, tmp_path, number):
         assert await guard.end(number) == 0
 
         assert started["listen"] == [f"127.0.0.1:{guard.port}"]
+        (off,) = guard.events("invitations-off")
+        assert off["not_set"] == ["verification.organisation", "verification.sender", "web.public_url"]
         assert len(guard.events("guard-stopped")) == 1
 
 
@@ -46,6 +48,24 @@ async def test_settings_named_behind_the_command(smtpguard, tmp_path):
 
     assert ended.code == 1
     assert one_line(ended.err).startswith(f"{file}: smtp.listen.0: ")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_template_that_does_not_work_is_one_line(smtpguard, tmp_path, workers):
+    (tmp_path / "invitation.en.html").write_text("{{ customer }}")
+    environment = {
+        "SMTPGUARD_SMTP__LISTEN": "127.0.0.1:0",
+        "SMTPGUARD_SMTP__WORKERS": str(workers),
+        "SMTPGUARD_VERIFICATION__TEMPLATES": str(tmp_path),
+        "SMTPGUARD_VERIFICATION__ORGANISATION": "Shop",
+        "SMTPGUARD_VERIFICATION__SENDER": "shop@shop.example",
+        "SMTPGUARD_WEB__PUBLIC_URL": "https://check.shop.example",
+    }
+    ended = await smtpguard.process("serve", **environment)
+
+    assert ended.code == 1
+    assert one_line(ended.err).startswith("verification.templates: ")
+    assert ended.err.endswith("invitation.en.html: 'customer' is undefined\n")
 
 
 async def test_port_that_is_taken_is_one_line(smtpguard):
