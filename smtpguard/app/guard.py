@@ -38,6 +38,7 @@ class Guard:
 
     def __init__(self, settings: Settings, server: SmtpServer, web: Web, smarthost: Smarthost, desks: Desks) -> None:
         self.invitations = desks.invitations
+        """The desk that takes the answers of recipients."""
         self._settings = settings
         self._server = server
         self._web = web

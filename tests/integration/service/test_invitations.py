@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from argon2 import PasswordHasher
 from structlog.testing import capture_logs
 
 from smtpguard.app import Desks, clock, open_desks
@@ -13,6 +14,7 @@ from smtpguard.domain.invitation import Answer, AnswerOutcome, InvitationKind, I
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.standing import Standing
 from smtpguard.errors import ActRefused, RecipientFlagged, SettingsError, SmarthostLost, SmarthostUnavailable
+from smtpguard.service import password_hashes
 from tests.support.eventually import eventually
 from tests.support.guard import make_settings, put_on_record
 from tests.support.invitations import ORGANISATION, PUBLIC_URL, SENDER, inviting_settings, parsed, text_of, token_of
@@ -20,6 +22,8 @@ from tests.support.scripted_smarthost import ScriptedSmarthost, drop, hold, refu
 
 ANNA = parse_mailbox("Anna@example.com")
 YES, NO = Answer.YES, Answer.NO
+ON_ONE_ENGINE = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+"""For what does not depend on the store."""
 LIMITS = {"command_timeout": 0.5, "connect_timeout": 0.5, "data_timeout": 0.5, "reply_timeout": 0.5}
 
 
@@ -27,6 +31,12 @@ LIMITS = {"command_timeout": 0.5, "connect_timeout": 0.5, "data_timeout": 0.5, "
 async def _desks(store_url, smarthost) -> AsyncIterator[Desks]:
     async with open_desks(inviting_settings(store_url, smarthost.port, smarthost=LIMITS)) as desks:
         yield desks
+
+
+@pytest.fixture(autouse=True)
+def _quick_hashes(monkeypatch) -> None:
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(password_hashes, "_HASHER", quick)
 
 
 async def invite(desks: Desks, mailbox=ANNA, *, customer="7", language=None, challenge=None):
@@ -63,6 +73,7 @@ def seven_days_later(monkeypatch) -> None:
 # The message
 
 
+@ON_ONE_ENGINE
 async def test_message_says_who_asks_and_nothing_about_a_customer(desks, smarthost) -> None:
     await invite(desks, customer="K-4711")
     [sent] = smarthost.messages
@@ -88,6 +99,7 @@ async def test_message_says_who_asks_and_nothing_about_a_customer(desks, smartho
     assert "Muster &amp; Söhne AG" in text_of(sent, "html")
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("language", Language)
 async def test_message_is_in_the_language_asked_for(desks, smarthost, language) -> None:
     await invite(desks, language=language)
@@ -97,6 +109,7 @@ async def test_message_is_in_the_language_asked_for(desks, smarthost, language) 
     assert f'<html lang="{language.value}">' in text_of(smarthost.messages[0], "html")
 
 
+@ON_ONE_ENGINE
 async def test_mailbox_of_other_letters(desks, smarthost) -> None:
     smarthost.capabilities = (*smarthost.capabilities, "SMTPUTF8")
     await invite(desks, parse_mailbox("josé@bücher.example"))
@@ -107,6 +120,7 @@ async def test_mailbox_of_other_letters(desks, smarthost) -> None:
     assert "To: josé@bücher.example\r\n".encode() in sent.message
 
 
+@ON_ONE_ENGINE
 async def test_mailbox_that_a_header_would_change_is_not_invited(desks, smarthost) -> None:
     for address in ("Postmaster", "=?utf-8?q?x?=@example.com"):
         with pytest.raises(ActRefused, match="no message can be addressed"):
@@ -233,6 +247,7 @@ async def test_to_look_changes_nothing(desks, smarthost) -> None:
     assert (await desks.invitations.look(token)).state is InvitationState.ANSWERED
 
 
+@ON_ONE_ENGINE
 async def test_guessed_and_cut_tokens(desks, smarthost) -> None:
     token = await invited(desks, smarthost)
     last = "AEIMQUYcgkosw048"[("AEIMQUYcgkosw048".index(token[-1]) + 1) % 16]
@@ -245,6 +260,7 @@ async def test_guessed_and_cut_tokens(desks, smarthost) -> None:
     assert [kind for kind, *_ in await acts(desks)] == [ActKind.INVITE]
 
 
+@ON_ONE_ENGINE
 async def test_tokens_are_each_for_their_own_pair(desks, smarthost) -> None:
     ben = parse_mailbox("ben@example.com")
     of_anna, of_ben = await invited(desks, smarthost), await invited(desks, smarthost, mailbox=ben, customer="8")
@@ -291,6 +307,7 @@ def _digests(connection) -> list[str]:
 # The challenge
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("said", ["Straße 4 b", "  straße  4 B ", "STRASSE 4 B", "straße\t4\u00a0b"])
 async def test_answer_is_compared_without_spaces_and_case(desks, smarthost, said) -> None:
     token = await invited(desks, smarthost, challenge=("street", "Straße 4 b"))
@@ -298,6 +315,7 @@ async def test_answer_is_compared_without_spaces_and_case(desks, smarthost, said
     assert await answer(desks, token, YES, said) is AnswerOutcome.CONFIRMED
 
 
+@ON_ONE_ENGINE
 async def test_five_tries_and_no_more(desks, smarthost) -> None:
     token = await invited(desks, smarthost, challenge=("customer number", "4711"))
     wrong = [
@@ -323,6 +341,7 @@ async def test_parallel_guesses_get_five_tries(desks, smarthost, store_url) -> N
     assert await answer(desks, token, YES, "4711") is AnswerOutcome.REFUSED
 
 
+@ON_ONE_ENGINE
 async def test_yes_without_an_answer_costs_no_try(desks, smarthost) -> None:
     token = await invited(desks, smarthost, challenge=("customer number", "4711"))
     for said in ("", "  "):
@@ -330,12 +349,14 @@ async def test_yes_without_an_answer_costs_no_try(desks, smarthost) -> None:
     assert (await desks.invitations.look(token)).tries_left == 5
 
 
+@ON_ONE_ENGINE
 async def test_no_needs_no_answer(desks, smarthost) -> None:
     token = await invited(desks, smarthost, challenge=("customer number", "4711"))
 
     assert await answer(desks, token, NO) is AnswerOutcome.DISOWNED
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("challenge", [("", "x"), ("two\nlines", "x"), ("label", " "), ("label", "x" * 201)])
 async def test_challenge_that_nobody_could_meet(desks, smarthost, challenge) -> None:
     with pytest.raises(ActRefused, match="challenge"):
@@ -413,6 +434,7 @@ async def test_shared_address_wants_a_customer(desks, smarthost) -> None:
     assert len(smarthost.messages) == 1
 
 
+@ON_ONE_ENGINE
 async def test_without_settings_there_are_none(store_url, smarthost) -> None:
     async with open_desks(make_settings(store_url, smarthost.port)) as desks:
         with pytest.raises(SettingsError, match=r"verification\.organisation, verification\.sender, web\.public_url"):
@@ -424,6 +446,7 @@ async def test_without_settings_there_are_none(store_url, smarthost) -> None:
 # The smarthost
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize(
     ("step", "action", "error"),
     [
@@ -444,6 +467,7 @@ async def test_invitation_that_was_not_sent_does_not_count(desks, smarthost, ste
     assert await answer(desks, token, YES) is AnswerOutcome.CONFIRMED
 
 
+@ON_ONE_ENGINE
 async def test_link_of_an_invitation_that_was_refused_is_dead(desks, smarthost) -> None:
     smarthost.dot = refuse(554, "5.7.1 spam")
     with pytest.raises(ActRefused):
