@@ -94,7 +94,7 @@ def _invitation_desk(
         logger=logger,
     )
     answers = Answers(store, challenges, verification.organisation, release.begin, clock, logger)
-    return InvitationDesk(inviter, answers, release, spawn, logger)
+    return InvitationDesk(inviter, answers, release, spawn, logger, invites=verification.invite_on_quarantine)
 
 
 def _invitation_mail(settings: Settings) -> "InvitationMail":

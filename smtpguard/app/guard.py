@@ -161,7 +161,6 @@ def _acceptor(settings: Settings, desks: Desks, logger: Logger, metrics: Metrics
     spool = Spool(
         max_buffered_bytes=smtp.max_buffered_bytes, spool_above=smtp.spool_above, directory=smtp.spool_directory
     )
-    invites = settings.verification.invite_on_quarantine and not settings.lacking_for_invitations
     return Acceptor(
         desks.store,
         desks.quarantine.smarthost,
@@ -172,7 +171,7 @@ def _acceptor(settings: Settings, desks: Desks, logger: Logger, metrics: Metrics
         logger,
         settings.verification.max_verification_mails_per_day,
         Owners(desks.store, clock, logger),
-        on_kept=desks.invitations.invite_kept if invites else None,
+        on_kept=None if settings.lacking_for_invitations else desks.invitations.take_kept,
         metrics=metrics,
     )
 

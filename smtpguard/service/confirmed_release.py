@@ -12,11 +12,12 @@ from typing import Any
 from smtpguard.domain.decision import LACKING_VERIFICATION
 from smtpguard.domain.invitation import Invitation
 from smtpguard.domain.quarantined import QuarantinedMessage
+from smtpguard.domain.standing import Standing
 from smtpguard.errors import ActRefused, NotFound, RecipientFlagged, SmtpguardError
 from smtpguard.service.quarantine_desk import QuarantineDesk
 from smtpguard.telemetry import Event, Logger
 
-RELEASES_AT_ONCE = 4
+RELEASES_AT_ONCE = 2
 """So that many who say Yes at once leave the smarthost to the applications."""
 
 
@@ -43,6 +44,19 @@ class ConfirmedRelease:
     def begin(self, invitation: Invitation, voucher_number: int) -> None:
         """Release what waits for the pair of an invitation that was confirmed; it is not waited for."""
         self._spawn(self._release(invitation, voucher_number))
+
+    async def catch_up(self, message: QuarantinedMessage) -> bool:
+        """Release what a Yes came too early for: it was given between the RCPT of a message and its end of data.
+
+        Returns whether the recipient is verified by now. Raises StoreUnavailable.
+        """
+        standing, _ = await self._quarantine.standing(message)
+        if standing is not Standing.VERIFIED:
+            return False
+        confirmed = await self._quarantine.store.invitations.confirmed(message.recipient, message.customer)
+        if confirmed is not None and confirmed.voucher_number is not None:
+            await self._release(confirmed, confirmed.voucher_number)
+        return True
 
     def close(self) -> None:
         """Stop behind the messages that are under way."""

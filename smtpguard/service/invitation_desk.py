@@ -1,7 +1,6 @@
 """The desk for all that has to do with invitations: it serves operators, the pages of recipients, and the guard."""
 
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
 from smtpguard.domain.decision import LACKING_VERIFICATION
@@ -15,18 +14,31 @@ from smtpguard.service.errands import Errands
 from smtpguard.service.inviting import Inviter
 from smtpguard.telemetry import Event, Logger
 
-ERRANDS_AT_ONCE = 4
+ERRANDS_AT_ONCE = 2
+"""Of each kind, so that they leave the smarthost to the applications."""
 MAX_WAITING = 1000
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], Any]
+Errand = Callable[[], Coroutine[Any, Any, None]]
 
 
 class InvitationDesk:
-    """Invites, takes answers, and sends links to those who ask. To be closed before the tasks that it spawns end."""
+    """Invites, takes answers, and sends links to those who ask. To be closed before the tasks that it spawns end.
+
+    ``invites``: whether those are invited whose mail is kept.
+    """
 
     def __init__(
-        self, inviter: Inviter, answers: Answers, release: ConfirmedRelease, spawn: Spawn, logger: Logger
+        self,
+        inviter: Inviter,
+        answers: Answers,
+        release: ConfirmedRelease,
+        spawn: Spawn,
+        logger: Logger,
+        *,
+        invites: bool,
     ) -> None:
+        self._invites = invites
         self._inviter = inviter
         self._answers = answers
         self._release = release
@@ -64,15 +76,21 @@ class InvitationDesk:
 
         All of it is done later.
         """
-        errand = partial(self._send, self._inviter.send_disown_link, mailbox, language)
-        self._begin(self._asked_for, mailbox, errand)
 
-    def invite_kept(self, messages: Sequence[QuarantinedMessage]) -> None:
-        """Invite the recipients of messages that are kept for lack of verification, later; never raises."""
+        async def send() -> None:
+            await self._inviter.send_disown_link(mailbox, language)
+
+        self._begin(self._asked_for, mailbox.lookup_key, mailbox, send)
+
+    def take_kept(self, messages: Sequence[QuarantinedMessage]) -> None:
+        """Do later what messages ask for that are kept for lack of verification; never raises.
+
+        Their recipients are invited, or the messages released where a Yes has come meanwhile.
+        """
         for message in messages:
             if message.reason in LACKING_VERIFICATION:
-                errand = partial(self._send, self._inviter.invite_by_itself, message.recipient, message.customer)
-                self._begin(self._by_itself, message.recipient, errand)
+                key = (message.recipient.lookup_key, message.customer)
+                self._begin(self._by_itself, key, message.recipient, self._serve_kept(message))
 
     def close(self) -> None:
         """Begin nothing more."""
@@ -80,15 +98,22 @@ class InvitationDesk:
         self._asked_for.close()
         self._release.close()
 
-    def _begin(self, errands: Errands, mailbox: Mailbox, errand: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if not errands.begin(mailbox.lookup_key, errand):
+    def _serve_kept(self, message: QuarantinedMessage) -> Errand:
+        async def serve() -> None:
+            if not await self._release.catch_up(message) and self._invites:
+                await self._inviter.invite_by_itself(message.recipient, message.customer)
+
+        return serve
+
+    def _begin(self, errands: Errands, key: Hashable, mailbox: Mailbox, errand: Errand) -> None:
+        if not errands.begin(key, lambda: self._watched(errand, mailbox)):
             self._logger.warning(
                 Event.INVITATION_SKIPPED, recipient=mailbox.text, why=f"{MAX_WAITING} wait, or the guard ends"
             )
 
-    async def _send(self, send: Callable[..., Coroutine[Any, Any, Invitation]], mailbox: Mailbox, *rest: Any) -> None:
+    async def _watched(self, errand: Errand, mailbox: Mailbox) -> None:
         try:
-            await send(mailbox, *rest)
+            await errand()
         except ActRefused as error:
             self._logger.debug(Event.INVITATION_SKIPPED, recipient=mailbox.text, why=str(error))
         except SmtpguardError as error:

@@ -62,6 +62,10 @@ class QuarantineDesk:
         """
         return await self._release(message_id, by, why, self._refuse_unverified)
 
+    async def standing(self, message: QuarantinedMessage) -> tuple[Standing, Reason]:
+        """Return what the address book says now of a message's recipient, for its customer. Raises StoreUnavailable."""
+        return standing_for(await self._facts(message), message.customer or CustomerUnnamed.NONE)
+
     async def settle(self, message_id: str, *, sent: bool, by: str, why: str) -> None:
         """Say what became of a *maybe-sent* message: it was sent, or it was not and waits again.
 
@@ -100,7 +104,7 @@ class QuarantineDesk:
             raise RecipientFlagged(f"{message.id}: {message.recipient} is flagged; see --despite-flag")
 
     async def _refuse_unverified(self, message: QuarantinedMessage) -> None:
-        standing, reason = standing_for(await self._facts(message), message.customer or CustomerUnnamed.NONE)
+        standing, reason = await self.standing(message)
         match standing:
             case Standing.VERIFIED:
                 return

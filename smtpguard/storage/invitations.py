@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select, update
 
 from smtpguard.domain.audit import Act
 from smtpguard.domain.invitation import (
@@ -22,6 +22,7 @@ from smtpguard.domain.invitation import (
     InvitationRefusal,
     Language,
 )
+from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.standing import Flag, Voucher
 from smtpguard.storage.address_book import add_voucher, set_flag
 from smtpguard.storage.audit_log import append_act
@@ -91,7 +92,17 @@ class Invitations:
 
     async def find(self, token_digest: str) -> Invitation | None:
         """Return the invitation of a token."""
-        return await self._long_work.read(lambda connection: _find(connection, token_digest))
+        found = _joined().where(invitations.c.token_digest == token_digest)
+        return await self._long_work.read(lambda connection: _first(connection, found))
+
+    async def confirmed(self, mailbox: Mailbox, customer: str | None) -> Invitation | None:
+        """Return the latest invitation of this address, for this customer or none, that was answered Yes and not No."""
+        confirmed = _joined().where(
+            addresses.c.lookup_key == mailbox.lookup_key,
+            invitations.c.customer == (customer or ""),
+            invitations.c.answer == Answer.YES.value,
+        )
+        return await self._long_work.read(lambda connection: _first(connection, confirmed))
 
     async def take_try(self, invitation: Invitation, *, now: datetime) -> int | None:
         """Take one of the tries of a challenge before it is looked at; return how many are left behind it.
@@ -237,9 +248,14 @@ def _this(invitation: Invitation) -> Any:
     return update(invitations).where(invitations.c.id == invitation.id)
 
 
-def _find(connection: Connection, token_digest: str) -> Invitation | None:
+def _joined() -> Select[Any]:
+    """All there is of invitations, the latest first."""
     query = select(invitations, addresses.c.lookup_key).join(addresses, addresses.c.id == invitations.c.address_id)
-    row = connection.execute(query.where(invitations.c.token_digest == token_digest)).first()
+    return query.order_by(invitations.c.id.desc())
+
+
+def _first(connection: Connection, query: Select[Any]) -> Invitation | None:
+    row = connection.execute(query.limit(1)).first()
     return None if row is None else _invitation(row)
 
 

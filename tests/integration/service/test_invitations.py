@@ -13,8 +13,8 @@ from smtpguard.domain.audit import ActKind
 from smtpguard.domain.invitation import Answer, AnswerOutcome, InvitationKind, InvitationState, Language
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.standing import Standing
-from smtpguard.errors import ActRefused, RecipientFlagged, SettingsError, SmarthostLost, SmarthostUnavailable
-from smtpguard.service import password_hashes
+from smtpguard.errors import ActRefused, Busy, RecipientFlagged, SettingsError, SmarthostLost, SmarthostUnavailable
+from smtpguard.service import challenges, password_hashes
 from tests.support.eventually import eventually
 from tests.support.guard import make_settings, put_on_record
 from tests.support.invitations import ORGANISATION, PUBLIC_URL, SENDER, inviting_settings, parsed, text_of, token_of
@@ -347,6 +347,33 @@ async def test_yes_without_an_answer_costs_no_try(desks, smarthost) -> None:
     for said in ("", "  "):
         assert await answer(desks, token, YES, said) is AnswerOutcome.WRONG_ANSWER
     assert (await desks.invitations.look(token)).tries_left == 5
+
+
+@ON_ONE_ENGINE
+async def test_answer_that_finds_no_place_costs_no_try(desks, smarthost, monkeypatch) -> None:
+    token = await invited(desks, smarthost, challenge=("customer number", "4711"))
+    monkeypatch.setattr(challenges, "MAX_AT_ONCE", 0)
+    with pytest.raises(Busy):
+        await answer(desks, token, YES, "4711")
+    monkeypatch.undo()
+
+    assert (await desks.invitations.look(token)).tries_left == 5
+    assert await answer(desks, token, YES, "4711") is AnswerOutcome.CONFIRMED
+
+
+@ON_ONE_ENGINE
+async def test_known_or_not_an_answer_takes_as_long(desks, smarthost, monkeypatch) -> None:
+    """It is compared with a hash in any case: of a link that is open, used, or unknown, and of one that wants none."""
+    compared = []
+    fits = challenges.fits
+    monkeypatch.setattr(challenges, "fits", lambda hash_, said: compared.append(said) or fits(hash_, said))
+    ben = parse_mailbox("ben@example.com")
+    of_anna = await invited(desks, smarthost, challenge=("customer number", "4711"))
+    of_ben = await invited(desks, smarthost, mailbox=ben)
+    said = [await answer(desks, token, YES, "1") for token in (of_anna, of_ben, of_ben, "A" * 43, "")]
+
+    assert [each.value for each in said] == ["wrong-answer", "confirmed", "refused", "refused", "refused"]
+    assert compared == ["1"] * 5
 
 
 @ON_ONE_ENGINE

@@ -140,6 +140,21 @@ async def test_flag_set_while_the_release_is_under_way_counts(desks, smarthost, 
     assert await state(desks, message_id) is QuarantineState.QUARANTINED
 
 
+async def test_flag_set_before_the_final_dot_counts(desks, smarthost) -> None:
+    (message_id,) = await keep(desks)
+    go_on = asyncio.Event()
+    smarthost.data = hold(go_on)
+    release = asyncio.create_task(desks.quarantine.release(message_id, by="ben", why="x"))
+    await smarthost.wait_for_command("DATA")
+    await desks.addresses.flag(parse_mailbox(STRANGER), by="anna", reason="complaint")
+    go_on.set()
+    with pytest.raises(ActRefused, match="flagged"):
+        await release
+
+    assert smarthost.messages == []
+    assert await state(desks, message_id) is QuarantineState.QUARANTINED
+
+
 async def test_two_operators_at_once_release_once(desks, smarthost) -> None:
     (message_id,) = await keep(desks)
     results = await asyncio.gather(

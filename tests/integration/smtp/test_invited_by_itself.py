@@ -10,7 +10,7 @@ from smtpguard.domain.invitation import Answer, AnswerOutcome
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.quarantined import QuarantineState
 from smtpguard.errors import SettingsError
-from smtpguard.service import invitation_desk
+from smtpguard.service import confirmed_release, invitation_desk
 from tests.support.eventually import eventually
 from tests.support.guard import RunningGuard, guarding, put_on_record, verify
 from tests.support.invitations import INVITING, VERIFICATION, text_of, token_of
@@ -69,6 +69,27 @@ async def test_mail_that_waited_arrives_after_yes(guard, smarthost) -> None:
 
 async def _waits_for(guard: RunningGuard, recipients: list[str]) -> bool:
     return await guard.waiting_for() == recipients
+
+
+@pytest.mark.parametrize("invites", [True, False])
+async def test_yes_between_rcpt_and_the_end_of_data(store_url, smarthost, invites) -> None:
+    """The message is kept, as it was answered at RCPT, and goes out behind it."""
+    sections = INVITING | {"verification": VERIFICATION | {"invite_on_quarantine": invites}}
+    async with guarding(store_url, smarthost.port, **sections) as guard, greeted(guard.port) as client:
+        await guard.desks.invitations.invite(
+            parse_mailbox(ANNA), customer="7", language=None, challenge=None, by="anna"
+        )
+        await client.envelope(ANNA)
+        await client.ask("DATA", "354 *")
+        assert await answer(guard, smarthost.messages[0]) is AnswerOutcome.CONFIRMED
+        await eventually(lambda: guard.desks.invitations._release._places._value == confirmed_release.RELEASES_AT_ONCE)
+        await client.send_octets(OF_7 + b".\r\n")
+        await client.expect("250 *")
+        sent = await smarthost.wait_for_message(2)
+        await eventually(lambda: _waits_for(guard, []))
+
+    assert sent.message.endswith(b"Subject: Invoice\r\n\r\n.hello\r\n\xe4\r\n")
+    assert len(smarthost.messages) == 2
 
 
 async def test_release_names_the_voucher(guard, smarthost) -> None:
@@ -212,8 +233,7 @@ async def test_nobody_is_invited(sqlite_url, smarthost, sections) -> None:
         if (await client.reply()).startswith("354 "):
             await client.send_octets(OF_7 + b".\r\n")
             await client.reply()
-        assert guard.guard.invitations._by_itself._waiting == {}
-        assert guard.guard.invitations._by_itself._working == 0
+        await eventually(lambda: not guard.guard.invitations._by_itself._working)
 
     assert [each for each in smarthost.messages if b"Auto-Submitted" in each.message] == []
 

@@ -185,3 +185,20 @@ async def test_expired_invitation_takes_nothing(store) -> None:
     assert not await store.invitations.disown(made, flag(), late, answered_from="x")
     assert before == await acts(store)
     assert await store.audit_log.verify() is None
+
+
+async def test_latest_yes_of_a_pair(store) -> None:
+    pair = parse_mailbox("anna@EXAMPLE.org"), "C1"
+    times = [NOW + number * PAUSE for number in range(1, 4)]
+    made = [invitation(number, created_at=at, expires_at=at + PAUSE) for number, at in enumerate(times)]
+    for each in made:
+        await create(store, each)
+        await store.invitations.mark_sent(each, now=each.created_at)
+        answered = act(ActKind.CONFIRM, at=each.created_at)
+        if each is not made[2]:
+            await store.invitations.confirm(each, voucher("C1"), answered, answered_from="x")
+
+    assert (await store.invitations.confirmed(*pair)).id == made[1].id
+    assert await store.invitations.confirmed(pair[0], None) is None
+    await store.invitations.disown(made[1], flag(), act(ActKind.DISOWN, at=made[1].created_at), answered_from="x")
+    assert (await store.invitations.confirmed(*pair)).id == made[0].id
