@@ -63,13 +63,14 @@ class ConfirmedRelease:
         self._is_closed = True
 
     async def _release(self, invitation: Invitation, voucher_number: int) -> None:
-        released, left, error = 0, 0, None
+        released, left, error = 0, 0, ""
         async with self._places:
             try:
                 waiting = await self._waiting(invitation)
                 left = len(waiting)
                 for message in waiting:
                     if self._is_closed:
+                        error = "the guard ends"
                         break
                     released += await self._release_one(message, voucher_number)
                     left = len(waiting) - released

@@ -118,5 +118,5 @@ class InvitationDesk:
             self._logger.debug(Event.INVITATION_SKIPPED, recipient=mailbox.text, why=str(error))
         except SmtpguardError as error:
             self._logger.error(Event.INVITATION_SKIPPED, recipient=mailbox.text, why=str(error))
-        except Exception as error:
+        except Exception as error:  # whatever it is, the mail is where it belongs
             self._logger.error(Event.INVITATION_SKIPPED, recipient=mailbox.text, why=str(error), exc_info=error)

@@ -97,9 +97,9 @@ class Inviter:
     async def _hashed(self, challenge: tuple[str, str]) -> Challenge:
         label, answer = challenge
         if not label.isprintable() or not label.strip() or len(label) > MAX_CHALLENGE_CHARACTERS:
-            raise ActRefused(f"the label of a challenge is one line of at most {MAX_CHALLENGE_CHARACTERS} characters")
+            raise ActRefused(f"the label of a challenge is one line of 1 to {MAX_CHALLENGE_CHARACTERS} characters")
         if not comparable_answer(answer) or len(answer) > MAX_CHALLENGE_CHARACTERS:
-            raise ActRefused(f"the answer to a challenge has at most {MAX_CHALLENGE_CHARACTERS} characters, and some")
+            raise ActRefused(f"the answer to a challenge has 1 to {MAX_CHALLENGE_CHARACTERS} characters")
         with self.challenges.place():
             return Challenge(label.strip(), await self.challenges.hashed(answer))
 
@@ -140,12 +140,12 @@ class Inviter:
         return invitation
 
     def _refuse(self, refusal: InvitationRefusal | None, invitation: Invitation) -> None:
-        if refusal is InvitationRefusal.FLAGGED:
-            raise RecipientFlagged(f"{invitation.mailbox} is flagged, and is sent nothing")
-        if refusal is InvitationRefusal.CAP_REACHED:
+        if refusal is None:
+            return
+        if refusal is InvitationRefusal.CAP_REACHED:  # of all refusals the one that an operator should know of
             self.logger.warning(Event.INVITATION_SKIPPED, recipient=invitation.mailbox.text, why=refusal.value)
-        if refusal is not None:
-            raise ActRefused(self._in_words(refusal, invitation))
+        error = RecipientFlagged if refusal is InvitationRefusal.FLAGGED else ActRefused
+        raise error(self._in_words(refusal, invitation))
 
     def _in_words(self, refusal: InvitationRefusal, invitation: Invitation) -> str:
         match refusal:

@@ -40,7 +40,7 @@ class InvitationLimits:
     max_a_day: int
     """Of each kind."""
     by_itself: bool
-    """Nobody asked for it: it goes to no address that is on record for another customer, and puts nothing on record."""
+    """No operator asked for it: it goes to no address of several customers, and puts nothing on record."""
 
 
 class _Refused(Exception):

@@ -188,3 +188,20 @@ async def test_revoked_voucher_lets_nothing_go(desks, smarthost) -> None:
 
     assert (line["released"], line["left"]) == (0, 1)
     assert smarthost.messages == []
+
+
+async def test_guard_that_ends_finishes_the_message_under_way(desks, smarthost) -> None:
+    ids = [await keep(desks, number) for number in range(1, 4)]
+    go_on = asyncio.Event()
+    with capture_logs() as logs:
+        await desks.invitations.invite(ANNA, customer="7", language=None, challenge=None, by="anna")
+        token = token_of(smarthost.messages.pop())
+        smarthost.data = hold(go_on)
+        await desks.invitations.answer(token, Answer.YES, evidence="x")
+        await smarthost.wait_for_command("DATA", 2)
+        desks.invitations.close()
+        go_on.set()
+        line = await ended(logs)
+
+    assert (line["released"], line["left"], line["error"]) == (1, 2, "the guard ends")
+    assert await states(desks) == dict(zip(ids, [RELEASED, WAITS, WAITS], strict=True))
