@@ -45,7 +45,8 @@ class IdempotencyKeys:
         def work(connection: Connection) -> EarlierRequest | None:
             connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < claim.at - KEPT_FOR))
             insert = insert_into(connection.dialect, idempotency_keys).on_conflict_do_nothing()
-            if connection.execute(insert.values(token_id=claim.token.id, key=claim.key, **values)).rowcount:
+            taken = insert.values(token_id=claim.token.id, key=claim.key, **values).returning(idempotency_keys.c.key)
+            if connection.execute(taken).first() is not None:
                 return None
             row = connection.execute(select(idempotency_keys).where(*_is(claim))).one()
             return EarlierRequest(row.request_digest, row.status, row.body)

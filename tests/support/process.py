@@ -95,17 +95,18 @@ class GuardProcess:
         self.process: asyncio.subprocess.Process | None = None
         self.port = 0
 
-    async def start(self) -> None:
-        """Start it, and wait until it says that it listens."""
+    async def start(self, *command: str) -> None:
+        """Start it, with another command than ``serve`` where one is given, and wait until it says that it listens."""
         seen = len(self.events("guard-started"))
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
-                *SMTPGUARD, "serve", stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                *SMTPGUARD, *(command or ("serve",)), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                 env=clean_environment(self.environment), start_new_session=True,
             )  # fmt: skip
         await eventually(lambda: self._ended() or len(self.events("guard-started")) > seen, within=60)
         assert not self._ended(), self.log.read_text()
-        self.port = int(self.events("guard-started")[-1]["listen"][0].rpartition(":")[2])
+        listens = self.events("guard-started")[-1]["listen"]
+        self.port = int(listens[0].rpartition(":")[2]) if listens else 0
 
     async def end(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
