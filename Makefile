@@ -29,9 +29,9 @@ test: $(STAMP)  ## all tests; ARGS=tests/unit or ARGS="-k NAME" for some, NO_SKI
 soak: $(STAMP)  ## guard, store and smarthost killed under load; SECONDS=600, SEED=N, ARGS="--engine sqlite"
 	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-fuzz: $(STAMP)  ## random input for parsers and sessions; SECONDS=60 for each, ARGS=mailbox for one parser
+fuzz: $(STAMP)  ## random input for parsers, sessions and the API; SECONDS=60 for each, ARGS=mailbox for one parser
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
-	@FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/pytest --quiet tests/integration/smtp/test_state_machine.py
+	@FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/pytest --quiet tests/integration/smtp/test_state_machine.py tests/integration/web/test_schemathesis.py
 
 bench: $(STAMP)  ## the guard beside Postfix and no system, into docs/benchmarks.md; ARGS=--quick, ARGS="--cells c10,k10"
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -6,7 +6,7 @@ A log line has the template of the route and never the path or the query, which 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from http import HTTPMethod
+from http import HTTPMethod, HTTPStatus
 from typing import Any, cast
 
 from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPSendMessage, Message, Receive, Scope, Send
@@ -28,6 +28,7 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
 }
 
+QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS = frozenset(method.value for method in HTTPMethod)
 
 
@@ -74,7 +75,9 @@ class Front:
             "peer": known["client"][0] if known["client"] else None,
             "token": known.get("auth"),
         }
-        self._logger.info(Event.REQUEST_ENDED, **{key: value for key, value in fields.items() if value is not None})
+        # Health checks and scrapes that went well are many and say nothing.
+        log = self._logger.debug if fields["route"] in QUIET and status == HTTPStatus.OK else self._logger.info
+        log(Event.REQUEST_ENDED, **{key: value for key, value in fields.items() if value is not None})
 
 
 class _BodyTooSlow(Exception):

@@ -1,5 +1,7 @@
 """``smtpguard token`` and ``smtpguard readyz``, as an operator and a health check run them."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.api import ON_LOOPBACK
@@ -34,8 +36,8 @@ async def test_life_of_a_token(smtpguard) -> None:
         ("token-revoke", "crm", "gone"),
         ("token-create", "crm", "addresses:read quarantine:read"),
     ]
-    store = smtpguard.store_url.removeprefix("sqlite:///")
-    assert made.out.strip().encode() not in open(store, "rb").read() + open(f"{store}-wal", "rb").read()
+    files = Path(smtpguard.store_url.removeprefix("sqlite:///")).parent.iterdir()
+    assert not any(made.out.strip().encode() in file.read_bytes() for file in files if file.is_file())
 
 
 @pytest.mark.parametrize(
@@ -68,8 +70,9 @@ async def test_readyz(smtpguard, sqlite_url) -> None:
     off = await smtpguard("readyz")
     wrong = await smtpguard("readyz", "--url", "file:///etc/passwd")
 
-    assert [(each.code, each.out) for each in (ready, by_url)] == [(0, "ready\n")] * 2
+    for each in (ready, by_url):
+        assert (each.code, each.out.splitlines()[-1]) == (0, "ready")  # behind the log of the guard in this process
     assert (elsewhere.code, elsewhere.err) == (1, f"smtpguard: http://{at}/nothing answered 404\n")
     for each in (no_http, away, off):
-        assert (each.code, each.out, each.err.count("\n")) == (1, "", 1)
+        assert (each.code, each.err.count("\n")) == (1, 1)
     assert wrong.code == 2
