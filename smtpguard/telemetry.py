@@ -26,6 +26,10 @@ LAST_SECONDS = 3.0
 """How long the end of the process waits for a log that takes nothing."""
 
 
+# Without the values of variables: they are messages, passwords and tokens.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
 class Event(StrEnum):
     """What a log line tells, in the past tense."""
 
@@ -142,7 +146,9 @@ def configure_logging(*, format_: str, level: str, stream: TextIO | None = None)
     console = format_ == "console" or (format_ == "auto" and stream.isatty())
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())] if console else [_tell_traceback, _render_json]
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        if console
+        else [_tell_traceback, _render_json]
     )
     log_stream = LogStream(stream)
     atexit.register(log_stream.close)
@@ -187,7 +193,7 @@ def _tell_traceback(
     logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     """Make a traceback part of the line, where there is one: few lines have one."""
-    return structlog.processors.dict_tracebacks(logger, method, line) if "exc_info" in line else line
+    return _TRACEBACKS(logger, method, line) if "exc_info" in line else line
 
 
 def _render_json(logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict) -> str:

@@ -30,3 +30,5 @@ class Office:
     clock: Callable[[], datetime]
     spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]] = field(repr=False)
     logger: Logger = field(repr=False)
+    big_body: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    """Held by whoever brings a big one: of these one at a time is in memory."""

@@ -1,7 +1,7 @@
 """One operation of the API: what it wants, who may have it, and the way of each request to it."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import date
 from http import HTTPStatus
@@ -73,6 +73,11 @@ class Operation(Generic[B, Q]):
         """Answer a request: who asks comes first, then what is asked. Raises Problem."""
         token = await self._token(request, office, access)
         query = self._query(request)
+        async with office.big_body if self.max_body_octets > MAX_BODY_OCTETS else nullcontext():
+            reply = await self._reply(request, office, token, query)
+        return Response(reply.body, status_code=reply.status, media_type=reply.media_type, headers=reply.headers)
+
+    async def _reply(self, request: Request[Any, Any, Any], office: Office, token: ApiToken, query: Any) -> Reply:
         octets = await self._octets(request)
         call = Call(office, token, self._body(octets), query, request.path_params)
 
@@ -82,13 +87,11 @@ class Operation(Generic[B, Q]):
         if self.writes:
             target = f"{self.method} {request.scope['path']}".encode()
             asked = IdempotentRequest(token, request.headers.get("idempotency-key"), target + b"\n" + octets)
-            reply = await once(asked, office, act)
-        else:
-            try:
-                reply = await act()
-            except SmtpguardError as error:
-                raise problem_of(error) from error
-        return Response(reply.body, status_code=reply.status, media_type=reply.media_type, headers=reply.headers)
+            return await once(asked, office, act)
+        try:
+            return await act()
+        except SmtpguardError as error:
+            raise problem_of(error) from error
 
     async def _token(self, request: Request[Any, Any, Any], office: Office, access: Access) -> ApiToken:
         peer = request.client.host if request.client else ""

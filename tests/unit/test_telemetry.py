@@ -12,7 +12,14 @@ from typing import TextIO
 
 import pytest
 
-from smtpguard.telemetry import LAST_SECONDS, MAX_WAITING_CHARACTERS, Event, configure_logging, get_logger
+from smtpguard.telemetry import (
+    LAST_SECONDS,
+    MAX_WAITING_CHARACTERS,
+    Event,
+    configure_logging,
+    get_logger,
+    logged_events,
+)
 from tests.support.eventually import eventually
 from tests.support.process import run
 
@@ -57,6 +64,34 @@ async def test_console_format(stream) -> None:
     await eventually(lambda: "version=1" in stream.getvalue())
 
     assert "guard-started" in stream.getvalue()
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+async def test_traceback_tells_no_values(stream, format_) -> None:
+    """They are messages, passwords and tokens. Library code logs tracebacks, too."""
+    configure_logging(format_=format_, level="info", stream=stream)
+    secret = "".join(reversed("drowssap"))
+    try:
+        raise ValueError
+    except ValueError as error:
+        get_logger().error(Event.REQUEST_FAILED, exc_info=error)
+        logging.getLogger("library").exception("failed")
+    logging.getLogger("end").critical("the end")
+    await eventually(lambda: "the end" in stream.getvalue())
+
+    assert stream.getvalue().count("ValueError") >= 2
+    assert secret not in stream.getvalue()
+
+
+async def test_events_are_counted(stream) -> None:
+    """As far as the level lets them through, and with no words of libraries."""
+    configure_logging(format_="json", level="info", stream=stream)
+    before = logged_events.copy()
+    get_logger().info(Event.GUARD_STARTED)
+    get_logger().debug(Event.GUARD_STOPPED)
+    logging.getLogger("library").warning("anna@customer.example")
+
+    assert logged_events - before == {"guard-started": 1}
 
 
 async def test_traceback_is_part_of_the_line(stream) -> None:
@@ -170,7 +205,7 @@ async def test_lines_that_find_no_room_to_wait_are_counted(pipe) -> None:
 
 
 LOG_AND_END = """
-from smtpguard.telemetry import Event, configure_logging, get_logger
+from smtpguard.telemetry import Event, configure_logging, get_logger, logged_events
 configure_logging(format_="json", level="info")
 for number in range(5000):
     get_logger().info(Event.GUARD_STARTED, number=number)

@@ -7,7 +7,7 @@ import pytest
 from smtpguard.app import clock
 from smtpguard.domain.audit import ActKind
 from smtpguard.domain.mailbox import parse_mailbox
-from smtpguard.domain.standing import Standing
+from smtpguard.domain.standing import Standing, Voucher
 from smtpguard.errors import ActRefused
 from smtpguard.service.address_desk import AddressDesk
 from smtpguard.service.import_addresses import ImportReport, import_addresses
@@ -122,3 +122,25 @@ async def test_import_again_changes_nothing(desks) -> None:
     assert after.vouchers == before.vouchers
     assert [binding.customer for binding in after.bindings] == ["7"]
     assert after.standing(clock()) is Standing.FLAGGED
+
+
+async def test_put_only_adds(desks) -> None:
+    """The same again changes nothing; a flag and what was on record stay."""
+    vouchers = [Voucher("7", "import", clock(), "crm", "letter"), Voucher(None, "import", clock(), "crm", "call")]
+    await desks.addresses.put(ANNA, bindings=["8"], vouchers=vouchers, by="crm")
+    await desks.addresses.flag(ANNA, by="ben", reason="complaint")
+    await desks.addresses.put(ANNA, bindings=[], vouchers=[], by="crm")
+    await desks.addresses.put(ANNA, bindings=["8"], vouchers=vouchers, by="crm")
+
+    record = await desks.addresses.show(ANNA)
+    assert record.standing(clock()) is Standing.FLAGGED
+    assert sorted(binding.customer for binding in record.bindings) == ["7", "8"]
+    assert sorted((each.customer or "", each.evidence) for each in record.vouchers) == [("", "call"), ("7", "letter")]
+    acts = await desks.store.audit_log.list(limit=0, after=None)
+    assert [each.act.kind for each in acts].count(ActKind.ADDRESS_IMPORT) == 3
+
+
+async def test_put_of_an_address_alone_puts_it_on_record(desks) -> None:
+    await desks.addresses.put(ANNA, bindings=[], vouchers=[], by="crm")
+
+    assert (await desks.addresses.show(ANNA)).standing(clock()) is Standing.UNVERIFIED

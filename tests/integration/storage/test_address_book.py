@@ -257,3 +257,12 @@ async def test_nothing_is_ever_removed_by_acts(store, store_url) -> None:
 
     with connected(store_url) as connection:
         assert 1 == connection.execute(select(func.count()).select_from(vouchers)).scalar_one()
+
+
+async def test_number_stands_for_an_address(store) -> None:
+    await store.address_book.verify(ANNA, voucher(), act())
+    number = await store.address_book.number(ANNA.lookup_key)
+
+    assert await store.address_book.lookup_key(number) == ANNA.lookup_key
+    assert await store.address_book.lookup_key(number + 1) is None
+    assert await store.address_book.number("ben@example.org") is None

@@ -13,7 +13,7 @@ from smtpguard.domain.decision import Reason
 from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters, RcptParameters
 from smtpguard.domain.mailbox import Mailbox, parse_mailbox
 from smtpguard.domain.message import HeaderSummary
-from smtpguard.domain.quarantined import OPEN_STATES, MessageContent, QuarantineState
+from smtpguard.domain.quarantined import OPEN_STATES, Backlog, MessageContent, QuarantineState
 from smtpguard.errors import ActRefused, NotFound, StoreError
 from smtpguard.storage import long_work, open_store
 from smtpguard.storage.tables import message_contents, quarantined_messages
@@ -407,3 +407,16 @@ async def test_listing_is_found_by_index(store_url) -> None:
         plan = connection.exec_driver_sql(explain + str(compiled).replace("%", "%%")).all()
 
     assert "ix_quarantined_messages_state" in str(plan)
+
+
+async def test_backlog(store) -> None:
+    """What is open, and when the oldest that waits came; none is not an error."""
+    assert await store.quarantine.backlog() == Backlog({QUARANTINED: 0, MAYBE_SENT: 0}, None)
+    [first] = await keep(store, "a@b.example", transaction_id="T1", received_at=NOW)
+    await keep(store, "a@b.example", "c@d.example", transaction_id="T2", received_at=NOW + SECOND)
+    assert await store.quarantine.backlog() == Backlog({QUARANTINED: 3, MAYBE_SENT: 0}, NOW)
+
+    await move(store, first, MAYBE_SENT)
+    assert await store.quarantine.backlog() == Backlog({QUARANTINED: 2, MAYBE_SENT: 1}, NOW + SECOND)
+    await move(store, first, RELEASED, expected=MAYBE_SENT)
+    assert await store.quarantine.backlog() == Backlog({QUARANTINED: 2, MAYBE_SENT: 0}, NOW + SECOND)

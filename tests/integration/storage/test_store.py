@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from smtpguard.errors import SchemaMismatch, StoreUnavailable
 from smtpguard.storage import current_revision, head_revision, is_embedded, open_store, sqlite, upgrade
-from tests.integration.storage.builders import CONTENT, SUMMARY, connected, messages
+from tests.integration.storage.builders import CONTENT, NOW, SUMMARY, connected, messages
 from tests.support.eventually import eventually
 from tests.support.process import run
 
@@ -260,3 +260,14 @@ async def test_what_only_others_need_is_not_loaded(sqlite_url) -> None:
     code, out, err = await run(sys.executable, "-c", OPEN_AND_TELL, sqlite_url)
 
     assert (code, out, err) == (0, "[]\n", "")
+
+
+async def test_health_of_a_store(store_url) -> None:
+    """It is that of this version, and is read each time."""
+    async with open_store(store_url) as store:
+        await store.health.check(NOW)
+        set_revision(store_url, "0001")
+        with pytest.raises(SchemaMismatch, match="the schema of the store is 0001"):
+            await store.health.check(NOW)
+        set_revision(store_url, head_revision())
+        await store.health.check(NOW)

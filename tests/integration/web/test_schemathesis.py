@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import hypothesis
+import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, strategies
@@ -78,6 +79,7 @@ def fuzz_all(base_url: str, token: str) -> set[int]:
     return statuses
 
 
+@pytest.mark.timeout(SECONDS * 3 + 120)
 async def test_api_does_what_it_says(api: Api) -> None:
     token = api.token
 
