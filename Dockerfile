@@ -23,6 +23,6 @@ VOLUME /var/lib/smtpguard
 EXPOSE 2525 8025
 STOPSIGNAL SIGTERM
 # At web.listen; settings that empty it want another check.
-HEALTHCHECK --interval=10s --timeout=10s --start-period=15s CMD ["smtpguard", "readyz"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=15s CMD ["smtpguard", "readyz"]
 ENTRYPOINT ["smtpguard"]
 CMD ["serve"]

@@ -105,16 +105,16 @@ async def running_guard(
                 sessions: Sessions[Connection] = Sessions(
                     max_sessions=settings.smtp.max_sessions, max_per_network=settings.smtp.max_sessions_per_network
                 )
-                metrics.begin(lambda: (sessions.number, sessions.opened))
                 acceptor = _acceptor(settings, desks, logger, metrics if sockets.web else None)
                 server = SmtpServer(SessionContext(settings.smtp, acceptor, admission, rates, sessions, spawn, logger))
                 web = Web()
-                await server.start(sockets.smtp)
-                if sockets.web:
-                    office = _office(settings, desks, metrics, spawn, logger)
-                    web.start(office, sockets, shutdown_timeout=settings.smtp.shutdown_timeout)
                 housekeeping = spawn(_housekeeping(settings, store, logger).run()) if keeps_house else None
                 try:
+                    if sockets.web:
+                        metrics.begin(lambda: (sessions.number, sessions.opened))
+                        office = _office(settings, desks, metrics, spawn, logger)
+                        web.start(office, sockets, shutdown_timeout=settings.smtp.shutdown_timeout)
+                    await server.start(sockets.smtp)
                     yield Guard(settings, server, web, smarthost, desks)
                 finally:
                     if housekeeping is not None:

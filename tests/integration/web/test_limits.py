@@ -152,6 +152,23 @@ async def test_methods_that_are_not_there(api) -> None:
     assert b" 405 " in await spoken(api, b"BREW /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 
 
+async def test_octets_that_are_no_text(api) -> None:
+    """In a path, a query, and headers."""
+    for request in [
+        b"GET /api/v1/quarantine/%ff%00",
+        b"GET /api/v1/addresses?standing=%ff",
+        b"GET /api/v1/addresses?%ff=%fe&after=%00",
+        b"GET /api/v1/addresses?after=\xd9\xa3",  # a digit, but none of ours
+    ]:
+        head = b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer " + api.token.encode()
+        assert (await spoken(api, request + head + b"\r\n\r\n"))[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 404"}, request
+    for header in [b"Authorization: Bearer \xff", b"Authorization: \xe2\x82\xac", b"Content-Type: \xff"]:
+        said = await spoken(
+            api, b"GET /api/v1/addresses HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + header + b"\r\n\r\n"
+        )
+        assert said.startswith(b"HTTP/1.1 401 "), header
+
+
 NO_HTTP = {
     "noise": b"\r\n\r\n\x00\x01\x02\r\n\r\n",
     "SMTP": b"EHLO app.example\r\nMAIL FROM:<a@b>\r\n\r\n",
