@@ -102,9 +102,7 @@ async def running_guard(
             ):
                 await asyncio.to_thread(desks.invitations.load_templates)
                 sockets = sockets or listen(settings)
-                sessions: Sessions[Connection] = Sessions(
-                    max_sessions=settings.smtp.max_sessions, max_per_network=settings.smtp.max_sessions_per_network
-                )
+                sessions = _sessions(settings)
                 acceptor = _acceptor(settings, desks, logger, metrics if sockets.web else None)
                 server = SmtpServer(SessionContext(settings.smtp, acceptor, admission, rates, sessions, spawn, logger))
                 web = Web()
@@ -154,6 +152,10 @@ def _admission(settings: Settings) -> Admission:
         load_certificate(settings.tls),
         tls_required=settings.tls.required,
     )
+
+
+def _sessions(settings: Settings) -> Sessions[Connection]:
+    return Sessions(max_sessions=settings.smtp.max_sessions, max_per_network=settings.smtp.max_sessions_per_network)
 
 
 def _acceptor(settings: Settings, desks: Desks, logger: Logger, metrics: Metrics | None) -> Acceptor:

@@ -15,7 +15,6 @@ from smtpguard.domain.application import Origin
 from smtpguard.domain.capabilities import Capabilities
 from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.envelope import ForwardPath, MailParameters, RcptParameters, ReversePath
-from smtpguard.domain.ids import quarantined_id
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.message import (
     PURPOSE_HEADER,
@@ -27,7 +26,7 @@ from smtpguard.domain.message import (
     summarise,
     unstuffed,
 )
-from smtpguard.domain.quarantined import QuarantinedMessage, QuarantineState
+from smtpguard.domain.quarantined import QuarantinedMessage
 from smtpguard.domain.reply import (
     R250_OK,
     R451_ABORTED,
@@ -51,7 +50,7 @@ from smtpguard.service.decisions import decide_again, decide_at_rcpt, reply_to_r
 from smtpguard.service.header import change_header, checked_header
 from smtpguard.service.metrics import Metrics
 from smtpguard.service.owners import Owners
-from smtpguard.service.recipients import Accepted, offer_anew, settle_rejected
+from smtpguard.service.recipients import Accepted, kept_messages, offer_anew, settle_rejected
 from smtpguard.service.record import (
     NOTHING_SENT,
     Ended,
@@ -294,25 +293,9 @@ class Transaction:
             raise refused_by_smarthost(reply)
 
     async def _keep(self, kept: Sequence[Accepted], message: WireMessage, summary: HeaderSummary) -> None:
-        now = self._acceptor.clock()
-        messages = [
-            QuarantinedMessage(
-                id=quarantined_id(self.id, number),
-                transaction_id=self.id,
-                state=QuarantineState.QUARANTINED,
-                recipient=each.path.recipient,
-                reverse_path=self._reverse_path,
-                parameters=self._parameters,
-                rcpt_parameters=each.path.parameters,
-                application=self._origin.application.name,
-                customer=self.record.customer,
-                reason=each.decision.reason,
-                received_at=now,
-                subject=summary.subject,
-                size=message.size,
-            )
-            for number, each in enumerate(kept, start=1)
-        ]
+        messages = kept_messages(
+            kept, self.record, self._parameters, subject=summary.subject, size=message.size, now=self._acceptor.clock()
+        )
         self._kept = messages
         try:
             await self._store.quarantine.keep(messages, summary, unstuffed(message.pieces()))

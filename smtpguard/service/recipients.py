@@ -1,10 +1,13 @@
-"""The recipients of a transaction that were accepted, and what the smarthost is told of them at the end of data."""
+"""The recipients of a transaction that were accepted, and what becomes of them at the end of data."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from smtpguard.domain.decision import Decision, Verdict, kept_if_rejected
-from smtpguard.domain.envelope import ForwardPath
+from smtpguard.domain.envelope import ForwardPath, MailParameters
+from smtpguard.domain.ids import quarantined_id
+from smtpguard.domain.quarantined import QuarantinedMessage, QuarantineState
 from smtpguard.domain.reply import R451_ABORTED, Reply
 from smtpguard.relay.smarthost import SmarthostTransaction
 from smtpguard.service.decisions import rejection
@@ -58,3 +61,33 @@ def settle_rejected(decided: Sequence[Accepted], record: TransactionRecord) -> l
     settled = [each._replace(decision=kept_if_rejected(each.decision)) for each in decided]
     record.decided([each.decision for each in settled])
     return settled
+
+
+def kept_messages(
+    kept: Sequence[Accepted],
+    record: TransactionRecord,
+    parameters: MailParameters,
+    *,
+    subject: str,
+    size: int,
+    now: datetime,
+) -> list[QuarantinedMessage]:
+    """Build what goes into quarantine, one for each of these recipients; ``size`` without dot-stuffing."""
+    return [
+        QuarantinedMessage(
+            id=quarantined_id(record.transaction_id, number),
+            transaction_id=record.transaction_id,
+            state=QuarantineState.QUARANTINED,
+            recipient=each.path.recipient,
+            reverse_path=record.reverse_path,
+            parameters=parameters,
+            rcpt_parameters=each.path.parameters,
+            application=record.origin.application.name,
+            customer=record.customer,
+            reason=each.decision.reason,
+            received_at=now,
+            subject=subject,
+            size=size,
+        )
+        for number, each in enumerate(kept, start=1)
+    ]

@@ -116,7 +116,7 @@ class TransactionRecord:
     @property
     def relayed(self) -> list[Decision]:
         """The recipients that the message was, or was to be, relayed to."""
-        return [each for each in self._accepted if each.verdict is Verdict.RELAY]
+        return [each for each in self.accepted_decisions if each.verdict is Verdict.RELAY]
 
     def ledger_entries(self, outcome: Outcome, smarthost_reply: Reply | None, now: datetime) -> list[LedgerEntry]:
         """Build an entry for each verdict that was carried out, or that the smarthost did not let be carried out."""

@@ -271,7 +271,7 @@ def test_file_that_cannot_be_read(tmp_path, content) -> None:
         ("store.url_file", '"/dev/null/x"', "store: url_file cannot be read: "),
         ("store.url_file", '"a\\u0000b"', "store: url_file cannot be read: "),
         ("quarantine.retention", "-1", "quarantine.retention: Input should be greater than or equal to 0"),
-        ("quarantine.retention", "10001", "quarantine.retention: Input should be less than or equal to 10000"),
+        ("quarantine.retention", "3651", "quarantine.retention: Input should be less than or equal to 3650"),
         ("policy.mode", '"on"', "policy.mode: Input should be 'enforce' or 'observe'"),
         ("policy.unverified", '"drop"', "policy.unverified: Input should be 'quarantine', 'reject' or 'relay'"),
         ("policy.flagged", '"relay"', "policy.flagged: Input should be 'quarantine' or 'reject'"),
