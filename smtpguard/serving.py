@@ -25,6 +25,10 @@ class Service(Protocol):
     def web_endpoints(self) -> tuple[Endpoint, ...]:
         """Where its API is."""
 
+    @property
+    def page_endpoints(self) -> tuple[Endpoint, ...]:
+        """Where the recipients' pages are."""
+
     async def reload(self, settings: Settings) -> tuple[str, ...]:
         """Take over what can be; return the sections that want a restart. Raises SettingsError."""
 
@@ -43,7 +47,8 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     async with service as running:
         _log_start(logger, settings, running)
-        manager.ready(f"Listening on {', '.join(map(str, (*running.endpoints, *running.web_endpoints)))}")
+        listening = (*running.endpoints, *running.web_endpoints, *running.page_endpoints)
+        manager.ready(f"Listening on {', '.join(map(str, listening))}")
         while await _next_signal(signals, running, manager) == signal.SIGHUP:
             manager.reloading()
             await _reload(running, load, logger)
@@ -77,6 +82,7 @@ def _log_start(logger: Logger, settings: Settings, running: Service) -> None:
         version=smtpguard.__version__,
         listen=[str(endpoint) for endpoint in running.endpoints],
         web=[str(endpoint) for endpoint in running.web_endpoints],
+        pages=[str(endpoint) for endpoint in running.page_endpoints],
         smarthost=str(Endpoint(settings.smarthost.host, settings.smarthost.port)),
         store=masked_url(settings.store.url),
         mode=settings.policy.mode.value,

@@ -34,12 +34,15 @@ class Sockets:
 
     smtp: tuple[ListeningSocket, ...]
     """Those of TLS come last."""
-    web: tuple[ListeningSocket, ...]
+    web: tuple[ListeningSocket, ...] = ()
+    """Those of the API."""
+    pages: tuple[ListeningSocket, ...] = ()
+    """Those of the recipients' pages."""
 
     @property
     def all(self) -> tuple[ListeningSocket, ...]:
-        """Those of both parts."""
-        return self.smtp + self.web
+        """Those of all parts."""
+        return self.smtp + self.web + self.pages
 
 
 def listen(settings: Settings, only: Part | None = None) -> Sockets:
@@ -48,14 +51,15 @@ def listen(settings: Settings, only: Part | None = None) -> Sockets:
     Raises SettingsError where an endpoint cannot be had, or the one part has none; then none is listened on.
     """
     smtp, web = settings.smtp, settings.web
-    if only == "web" and not web.listen:
-        raise SettingsError("web.listen is empty: there is nothing to serve")
+    if only == "web" and not (web.listen or web.public_listen):
+        raise SettingsError("web.listen and web.public_listen are empty: there is nothing to serve")
     with ExitStack() as opened:
         plain = [] if only == "web" else [_listen("smtp.listen", each, opened) for each in smtp.listen]
         tls = [] if only == "web" else [_listen("smtp.tls_listen", each, opened, tls=True) for each in smtp.tls_listen]
         http = [] if only == "smtp" else [_listen("web.listen", each, opened) for each in web.listen]
+        pages = [] if only == "smtp" else [_listen("web.public_listen", each, opened) for each in web.public_listen]
         opened.pop_all()
-    return Sockets(tuple(chain(*plain, *tls)), tuple(chain(*http)))
+    return Sockets(tuple(chain(*plain, *tls)), tuple(chain(*http)), tuple(chain(*pages)))
 
 
 def _listen(key: str, endpoint: Endpoint, opened: ExitStack, *, tls: bool = False) -> list[ListeningSocket]:

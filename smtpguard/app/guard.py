@@ -18,7 +18,7 @@ from smtpguard.service.logins import Logins
 from smtpguard.service.metrics import Metrics
 from smtpguard.service.owners import Owners
 from smtpguard.service.rates import Rates
-from smtpguard.settings import Endpoint, Settings
+from smtpguard.settings import Settings
 from smtpguard.smtp.connection import Connection
 from smtpguard.smtp.context import Admission, SessionContext
 from smtpguard.smtp.listener import SmtpServer
@@ -36,23 +36,19 @@ if TYPE_CHECKING:
 class Guard:
     """A guard that runs."""
 
-    def __init__(self, settings: Settings, server: SmtpServer, web: Web, smarthost: Smarthost, desks: Desks) -> None:
+    def __init__(self, settings: Settings, server: SmtpServer, web: Web, desks: Desks, sockets: Sockets) -> None:
         self.invitations = desks.invitations
         """The desk that takes the answers of recipients."""
+        self.endpoints = tuple(each.endpoint for each in sockets.smtp)
+        """Where applications deliver; those with TLS from the first octet come last."""
+        self.web_endpoints = tuple(each.endpoint for each in sockets.web)
+        """Where the API is."""
+        self.page_endpoints = tuple(each.endpoint for each in sockets.pages)
+        """Where the recipients' pages are."""
         self._settings = settings
         self._server = server
         self._web = web
-        self._smarthost = smarthost
-
-    @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where applications deliver; those with TLS from the first octet come last."""
-        return self._server.endpoints
-
-    @property
-    def web_endpoints(self) -> tuple[Endpoint, ...]:
-        """Where the API is."""
-        return self._web.endpoints
+        self._smarthost = desks.quarantine.smarthost
 
     async def reload(self, settings: Settings) -> tuple[str, ...]:
         """Take over the applications, the policy and all certificates; open sessions go on.
@@ -105,15 +101,17 @@ async def running_guard(
                 sessions = _sessions(settings)
                 acceptor = _acceptor(settings, desks, logger, metrics if sockets.web else None)
                 server = SmtpServer(SessionContext(settings.smtp, acceptor, admission, rates, sessions, spawn, logger))
-                web = Web()
+                web = Web(settings, spawn)
                 housekeeping = spawn(_housekeeping(settings, store, logger).run()) if keeps_house else None
                 try:
                     if sockets.web:
                         metrics.begin(lambda: (sessions.number, sessions.opened))
                         office = _office(settings, desks, metrics, spawn, logger)
-                        web.start(office, sockets, shutdown_timeout=settings.smtp.shutdown_timeout)
+                        web.serve_api(office, sockets.web)
+                    if sockets.pages:
+                        web.serve_pages(desks.invitations, sockets.pages, logger)
                     await server.start(sockets.smtp)
-                    yield Guard(settings, server, web, smarthost, desks)
+                    yield Guard(settings, server, web, desks, sockets)
                 finally:
                     if housekeeping is not None:
                         housekeeping.cancel()

@@ -1,11 +1,16 @@
 """The HTTP side of a guard. It is loaded only where there is one: what it stands on takes fifteen megabytes."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from smtpguard.app.sources import clock
+from smtpguard.app.tasks import Spawn
 from smtpguard.domain.policy import Policy
-from smtpguard.settings import Endpoint
-from smtpguard.sockets import Sockets
+from smtpguard.service.invitation_desk import InvitationDesk
+from smtpguard.settings import Settings
+from smtpguard.sockets import ListeningSocket
+from smtpguard.telemetry import Logger
 
 if TYPE_CHECKING:
     from smtpguard.web.office import Office
@@ -13,25 +18,37 @@ if TYPE_CHECKING:
 
 
 class Web:
-    """The HTTP side; without sockets there is none."""
+    """The HTTP side; as long as nothing of it is served there is none."""
 
-    def __init__(self) -> None:
-        self._server: WebServer | None = None
+    def __init__(self, settings: Settings, spawn: Spawn) -> None:
+        self._settings = settings
+        self._spawn = spawn
+        self._running: WebServer | None = None
         self._office: Office | None = None
 
-    @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where it listens."""
-        return self._server.endpoints if self._server else ()
-
-    def start(self, office: "Office", sockets: Sockets, *, shutdown_timeout: float) -> None:
-        """Serve the API."""
+    def serve_api(self, office: "Office", sockets: tuple[ListeningSocket, ...]) -> None:
+        """Serve the API, health and metrics."""
         from smtpguard.web.application import application  # noqa: PLC0415 - as said above
-        from smtpguard.web.server import WebServer  # noqa: PLC0415 - as above
 
         self._office = office
-        self._server = WebServer(shutdown_timeout=shutdown_timeout)
-        self._server.serve(application(office), sockets.web, office.spawn)
+        self._server.serve(application(office), sockets, self._spawn)
+
+    def serve_pages(self, desk: InvitationDesk, sockets: tuple[ListeningSocket, ...], logger: Logger) -> None:
+        """Serve the recipients' pages."""
+        from smtpguard.web.limits import PeerLimit  # noqa: PLC0415 - as said above
+        from smtpguard.web.recipients.application import MAX_REQUESTS, Reception, application  # noqa: PLC0415 - as above
+        from smtpguard.web.recipients.pages import Pages  # noqa: PLC0415 - as above
+
+        verification = self._settings.verification
+        reception = Reception(
+            desk,
+            Pages(verification.organisation),
+            verification.language,
+            PeerLimit(asyncio.get_running_loop().time, limit=MAX_REQUESTS),
+            clock,
+        )
+        is_https = self._settings.web.public_url.startswith("https:")
+        self._server.serve(application(reception, logger, is_https=is_https), sockets, self._spawn)
 
     def replace_policies(self, policies: Mapping[str | None, Policy]) -> None:
         """Answer by others from now on."""
@@ -40,5 +57,16 @@ class Web:
 
     async def close(self) -> None:
         """Answer what has been asked, and end."""
-        if self._server is not None:
-            await self._server.close()
+        if self._running is not None:
+            await self._running.close()
+
+    @property
+    def _server(self) -> "WebServer":
+        from smtpguard.web.server import WebServer  # noqa: PLC0415 - as said above
+
+        if self._running is None:
+            self._running = WebServer(
+                shutdown_timeout=self._settings.smtp.shutdown_timeout,
+                proxies=tuple(map(str, self._settings.web.proxies)),
+            )
+        return self._running

@@ -9,6 +9,7 @@ from smtpguard.domain.envelope import ReversePath
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.policy import Policy
 
+_IPV6_PREFIX = 64  # what one site is given at least
 REMEMBERED_HOSTS = 1024
 """How many addresses are read once only: applications come from few hosts, and are looked for at each message."""
 
@@ -84,6 +85,17 @@ def ip_address_of(host: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+@lru_cache(REMEMBERED_HOSTS)
+def network_of(peer: str) -> str:
+    """Return what sessions are counted by: the IPv4 address, or the IPv6 /64."""
+    address = ip_address_of(peer)
+    if address is None:
+        return peer
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(IPv6Network((address, _IPV6_PREFIX), strict=False))
 
 
 def opaque_string(text: str) -> str:

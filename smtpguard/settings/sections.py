@@ -287,6 +287,8 @@ class Settings(Section):
         certificate = self.tls.certificate_file
         if self.smtp.tls_listen and certificate is None:
             raise ValueError("smtp.tls_listen is set, but no tls.certificate_file")
+        if self.web.public_listen and not (self.verification.organisation and self.web.public_url):
+            raise ValueError("web.public_listen is set, but not both of verification.organisation and web.public_url")
         locked_out = [each.name for each in self.application if each.username]
         if locked_out and certificate is None and not self.smtp.auth_without_tls:
             raise ValueError(

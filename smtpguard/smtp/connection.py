@@ -9,7 +9,7 @@ from typing import Any, NoReturn, cast
 
 from aiosmtpd.smtp import SMTP, Session, syntax
 
-from smtpguard.domain.application import ip_address_of
+from smtpguard.domain.application import ip_address_of, network_of
 from smtpguard.domain.reply import (
     R421_IDLE,
     R421_SHUTTING_DOWN,
@@ -32,7 +32,6 @@ from smtpguard.smtp.context import SessionContext
 from smtpguard.smtp.data import ConnectionEndedError
 from smtpguard.smtp.input import Input
 from smtpguard.smtp.proxy import ProxyHeaderError, said_by_proxy
-from smtpguard.smtp.sessions import network_of
 from smtpguard.smtp.tls import TlsLayer, explain
 from smtpguard.telemetry import Event
 

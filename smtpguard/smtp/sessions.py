@@ -1,15 +1,9 @@
 """The sessions that are open: how many, and how many of each network."""
 
 import asyncio
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Network
 from typing import Generic, TypeVar
 
-from smtpguard.domain.application import REMEMBERED_HOSTS, ip_address_of
-
 Session = TypeVar("Session")
-
-_IPV6_PREFIX = 64  # what one site is given at least
 
 
 class Sessions(Generic[Session]):
@@ -68,14 +62,3 @@ class Sessions(Generic[Session]):
         self._networks[network] -= 1
         if not self._networks[network]:
             del self._networks[network]
-
-
-@lru_cache(REMEMBERED_HOSTS)
-def network_of(peer: str) -> str:
-    """Return what sessions are counted by: the IPv4 address, or the IPv6 /64."""
-    address = ip_address_of(peer)
-    if address is None:
-        return peer
-    if isinstance(address, IPv4Address):
-        return str(address)
-    return str(IPv6Network((address, _IPV6_PREFIX), strict=False))

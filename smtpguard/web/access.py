@@ -4,13 +4,11 @@ from collections.abc import Callable
 
 from smtpguard.domain.api_token import ApiToken, Scope
 from smtpguard.service.token_desk import TokenDesk
+from smtpguard.web.limits import PeerLimit
 from smtpguard.web.problems import Problem
 
-WINDOW_SECONDS = 60.0
 MAX_FAILURES = 30
-"""Wrong tokens from one address within the window; what comes then hears 429."""
-MAX_PEERS = 4096
-"""How many addresses are remembered; beyond that the one that began first is forgotten."""
+"""Wrong tokens from one network in a minute; what comes then hears 429."""
 
 _CHALLENGE = {"www-authenticate": 'Bearer realm="smtpguard"'}
 
@@ -25,8 +23,7 @@ class Access:
 
     def __init__(self, tokens: TokenDesk, clock: Callable[[], float]) -> None:
         self._tokens = tokens
-        self._clock = clock
-        self._failures: dict[str, tuple[float, int]] = {}
+        self._failures = PeerLimit(clock, limit=MAX_FAILURES)
 
     async def token(self, authorization: str | None, peer: str, scope: Scope) -> ApiToken:
         """Return the token of a request. Raises Problem, StoreUnavailable."""
@@ -46,15 +43,8 @@ class Access:
         return await self._tokens.find(text.strip()) if kind.lower() == "bearer" else None
 
     def _refusal(self, peer: str) -> Problem:
-        now = self._clock()
-        began, number = self._failures.get(peer, (now, 0))
-        if now - began >= WINDOW_SECONDS:
-            began, number = now, 0
-            self._failures.pop(peer, None)
-        self._failures[peer] = began, number + 1
-        if len(self._failures) > MAX_PEERS:
-            del self._failures[next(iter(self._failures))]
-        if number >= MAX_FAILURES:
-            wait = {"retry-after": str(round(WINDOW_SECONDS - (now - began)) + 1)}
+        seconds = self._failures.count(peer)
+        if seconds is not None:
+            wait = {"retry-after": str(seconds)}
             return Problem(429, "too-many-failures", "Too many requests without a token that holds.", headers=wait)
         return Problem(401, "no-token", "The request wants a token that holds.", headers=_CHALLENGE)

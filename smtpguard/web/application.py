@@ -14,7 +14,7 @@ from smtpguard.errors import SmtpguardError
 from smtpguard.web import addresses, quarantine
 from smtpguard.web.access import Access
 from smtpguard.web.exposition import CONTENT_TYPE, exposition
-from smtpguard.web.front import Front
+from smtpguard.web.front import Failure, Front, leave_to_front
 from smtpguard.web.office import Office
 from smtpguard.web.openapi import document
 from smtpguard.web.operation import JSON, MAX_BODY_OCTETS
@@ -50,9 +50,9 @@ def application(office: Office) -> ASGIApp:
         ],
         openapi_config=None,
         logging_config=None,
-        exception_handlers={Problem: _problem, HTTPException: _refused, Exception: _failed},
+        exception_handlers={Problem: _problem, HTTPException: _refused, Exception: leave_to_front},
     )
-    return Front(litestar, office.logger)
+    return Front(litestar, office.logger, _failure)
 
 
 def _route(method: Method, path: str, answer: Handler, *, max_body_octets: int = MAX_BODY_OCTETS) -> HTTPRouteHandler:
@@ -106,7 +106,6 @@ def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     return _problem(request, of_status(error.status_code, error.headers))
 
 
-def _failed(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Leave it to the front."""
-    del request
-    raise error
+def _failure(status: int) -> Failure:
+    problem = of_status(status)
+    return Failure(problem.status, MEDIA_TYPE, problem.body)

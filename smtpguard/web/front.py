@@ -6,13 +6,14 @@ A log line has the template of the route and never the path or the query, which 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPMethod, HTTPStatus
 from typing import Any, cast
 
+from litestar import Request, Response
 from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPSendMessage, Message, Receive, Scope, Send
 
 from smtpguard.telemetry import Event, Logger
-from smtpguard.web.problems import MEDIA_TYPE, Problem, of_status
 
 MAX_REQUESTS = 64
 """At a time, in one process; more are answered 503."""
@@ -27,23 +28,41 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+"""What is said about every answer, where the application's own headers say nothing else."""
 
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS = frozenset(method.value for method in HTTPMethod)
 
 
-class Front:
-    """An application behind its limits."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is answered where the application gives no answer."""
 
-    def __init__(self, application: ASGIApp, logger: Logger) -> None:
+    status: int
+    media_type: str
+    body: bytes
+
+
+class Front:
+    """An application behind its limits. ``failure`` gives the answer of this status."""
+
+    def __init__(
+        self,
+        application: ASGIApp,
+        logger: Logger,
+        failure: Callable[[int], Failure],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._application = application
         self._logger = logger
+        self._failure = failure
+        self._headers = SECURITY_HEADERS | dict(headers or {})
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Nothing but a cancellation goes further."""
         began = time.monotonic()
-        answer = _Answer(send)
+        answer = _Answer(send, self._headers)
         self._running += 1
         try:
             await self._serve(scope, _in_time(receive), answer)
@@ -51,19 +70,19 @@ class Front:
             pass
         except Exception as error:  # whatever it is, who asked hears a fixed text
             self._logger.error(Event.REQUEST_FAILED, route=_route(scope), exc_info=error)
-            await answer.fail(of_status(500))
+            await answer.fail(self._failure(500))
         finally:
             self._running -= 1
             self._log(scope, answer.status, time.monotonic() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         if self._running > MAX_REQUESTS:
-            await answer.fail(of_status(503, {"retry-after": "1"}))
+            await answer.fail(self._failure(503), {"retry-after": "1"})
             return
         try:
             await self._application(scope, receive, answer.send)
         except _BodyTooSlow:
-            await answer.fail(of_status(408, {"connection": "close"}))
+            await answer.fail(self._failure(408), {"connection": "close"})
 
     def _log(self, scope: Scope, status: int | None, seconds: float) -> None:
         known = cast("Mapping[str, Any]", scope)
@@ -80,6 +99,12 @@ class Front:
         log(Event.REQUEST_ENDED, **{key: value for key, value in fields.items() if value is not None})
 
 
+def leave_to_front(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Leave what Litestar would answer in its own words to the front."""
+    del request
+    raise error
+
+
 class _BodyTooSlow(Exception):
     """The body did not come to its end in time."""
 
@@ -91,16 +116,17 @@ class _NobodyTakesIt(Exception):
 class _Answer:
     """What is sent, with our headers; ``status`` is None as long as nothing was."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
         self._send = send
+        self._headers = headers
         self.status: int | None = None
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer. Raises _NobodyTakesIt."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [(name, value) for name, value in message["headers"] if name.decode() not in SECURITY_HEADERS]
-            ours = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+            headers = [(name, value) for name, value in message["headers"] if name.decode() not in self._headers]
+            ours = [(name.encode(), value.encode()) for name, value in self._headers.items()]
             message = {**message, "headers": [*headers, *ours]}
         try:
             async with asyncio.timeout(SEND_SECONDS):
@@ -108,14 +134,14 @@ class _Answer:
         except TimeoutError:
             raise _NobodyTakesIt from None
 
-    async def fail(self, problem: Problem) -> None:
-        """Answer with a problem, if nothing has gone out; else uvicorn hangs up."""
+    async def fail(self, failure: Failure, more: Mapping[str, str] | None = None) -> None:
+        """Answer so, with ``more`` headers, if nothing has gone out; else uvicorn hangs up."""
         if self.status is not None:
             return
-        body = problem.body
-        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
+        body = failure.body
+        headers = {"content-type": failure.media_type, "content-length": str(len(body)), **(more or {})}
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        start = {"type": "http.response.start", "status": problem.status, "headers": encoded}
+        start = {"type": "http.response.start", "status": failure.status, "headers": encoded}
         await self.send(cast("HTTPSendMessage", start))
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -4,7 +4,7 @@ It takes no signals and writes no log of requests; what it refuses by itself is 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,6 @@ import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from smtpguard.settings import Endpoint
 from smtpguard.sockets import ListeningSocket
 from smtpguard.web.problems import MEDIA_TYPE, of_status
 
@@ -28,12 +27,11 @@ KEEP_ALIVE_SECONDS = 15
 class WebServer:
     """Applications, each on sockets of its own."""
 
-    def __init__(self, *, shutdown_timeout: float) -> None:
+    def __init__(self, *, shutdown_timeout: float, proxies: Sequence[str]) -> None:
         self._shutdown_timeout = shutdown_timeout
+        self._proxies = proxies
         self._servers: list[_Server] = []
         self._tasks: list[asyncio.Task[Any]] = []
-        self.endpoints: tuple[Endpoint, ...] = ()
-        """Where they listen, in the order of the sockets."""
 
     def serve(
         self,
@@ -43,10 +41,9 @@ class WebServer:
     ) -> None:
         """Begin to serve an application; the sockets are closed with the server."""
         sockets = tuple(sockets)
-        server = _Server(_config(application, self._shutdown_timeout))
+        server = _Server(_config(application, self._shutdown_timeout, self._proxies))
         self._servers.append(server)
         self._tasks.append(spawn(server.serve(sockets=[each.socket for each in sockets])))
-        self.endpoints += tuple(each.endpoint for each in sockets)
 
     async def close(self) -> None:
         """Stop listening, and let what has been asked be answered, for ``shutdown_timeout`` at most."""
@@ -126,7 +123,7 @@ class _Connection(H11Protocol):
             self.transport.close()
 
 
-def _config(application: ASGIApp, shutdown_timeout: float) -> uvicorn.Config:
+def _config(application: ASGIApp, shutdown_timeout: float, proxies: Sequence[str]) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         http=_Connection,
@@ -136,7 +133,8 @@ def _config(application: ASGIApp, shutdown_timeout: float) -> uvicorn.Config:
         log_config=None,
         log_level="error",  # what a client did wrong is no news
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         server_header=False,
         h11_max_incomplete_event_size=MAX_HEADER_OCTETS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -24,6 +24,7 @@ class Begin:
     sockets: tuple[tuple[int, bool], ...]
     """Of SMTP, each with whether it begins with TLS."""
     web_sockets: tuple[int, ...]
+    page_sockets: tuple[int, ...]
     log_lock: int
     rates: int
     metrics: str

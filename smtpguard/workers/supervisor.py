@@ -97,9 +97,12 @@ class Workers:
         """Where applications deliver."""
         self.web_endpoints = tuple(each.endpoint for each in sockets.web)
         """Where the API is."""
+        self.page_endpoints = tuple(each.endpoint for each in sockets.pages)
+        """Where the recipients' pages are."""
         self._settings = settings
         self._sockets = tuple((each.socket.fileno(), each.implicit_tls) for each in sockets.smtp)
         self._web_sockets = tuple(each.socket.fileno() for each in sockets.web)
+        self._page_sockets = tuple(each.socket.fileno() for each in sockets.pages)
         self._shared = shared
         self._spawn = spawn
         self._logger = logger
@@ -154,12 +157,20 @@ class Workers:
     async def _start(self, number: int) -> WorkerProcess:
         """Start a worker and have it serve. Raises SmtpguardError, OSError."""
         shared = self._shared
-        inherited = [*(descriptor for descriptor, _ in self._sockets), *self._web_sockets]
+        inherited = [*(descriptor for descriptor, _ in self._sockets), *self._web_sockets, *self._page_sockets]
         worker = await WorkerProcess.start(number, [*inherited, shared.log_lock, shared.rates])
         self._workers[number] = worker
         if self._ending.is_set():
             worker.end()
-        begin = Begin(self._share, self._sockets, self._web_sockets, shared.log_lock, shared.rates, shared.metrics)
+        begin = Begin(
+            self._share,
+            self._sockets,
+            self._web_sockets,
+            self._page_sockets,
+            shared.log_lock,
+            shared.rates,
+            shared.metrics,
+        )
         await worker.begin(begin)
         self._logger.info(Event.WORKER_STARTED, worker=number, pid=worker.pid)
         return worker

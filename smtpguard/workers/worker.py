@@ -45,6 +45,7 @@ def _guard(number: int, begin: Begin) -> AbstractAsyncContextManager[Guard]:
     sockets = Sockets(
         tuple(ListeningSocket(socket.socket(fileno=descriptor), tls) for descriptor, tls in begin.sockets),
         tuple(ListeningSocket(socket.socket(fileno=descriptor)) for descriptor in begin.web_sockets),
+        tuple(ListeningSocket(socket.socket(fileno=descriptor)) for descriptor in begin.page_sockets),
     )
     return running_guard(
         begin.settings,

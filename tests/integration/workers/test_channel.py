@@ -24,7 +24,7 @@ async def test_what_is_said_comes_whole_and_in_order(ends) -> None:
     networks = [f"10.{number // 256}.{number % 256}.1/32" for number in range(3000)]
     settings = Settings(application=[{"name": "crm", "networks": networks}])
     said = [
-        Begin(settings, ((7, False), (8, True)), (11,), 9, 10, "/tmp/metrics"),
+        Begin(settings, ((7, False), (8, True)), (11,), (12,), 9, 10, "/tmp/metrics"),
         Ping(),
         Reload(settings),
         Answer("no"),
