@@ -1,9 +1,6 @@
 """``smtpguard readyz``: whether a guard that runs is ready, for the health check of a container."""
 
-import http.client
 from typing import Annotated
-from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, build_opener
 
 import typer
 
@@ -21,6 +18,10 @@ def readyz(
     ] = None,
 ) -> None:
     """Ask the guard that runs whether its store is reachable. Exit code 1: it is not, or nobody answers."""
+    from http.client import HTTPException  # noqa: PLC0415 - heavy: `--help` need not wait for it
+    from urllib.error import HTTPError  # noqa: PLC0415 - as above
+    from urllib.request import ProxyHandler, build_opener  # noqa: PLC0415 - as above
+
     url = url or _own_url(ctx)
     if not url.startswith(("http://", "https://")):
         raise typer.BadParameter("it begins with neither http:// nor https://")
@@ -30,7 +31,7 @@ def readyz(
     except HTTPError as error:
         with error:
             fail(f"{url} answered {error.code}")
-    except (URLError, http.client.HTTPException, OSError, ValueError) as error:
+    except (HTTPException, OSError, ValueError) as error:
         fail(f"{url}: {getattr(error, 'reason', error) or 'no answer'}")
 
 
