@@ -102,8 +102,8 @@ def _problem(request: Request[Any, Any, Any], problem: Problem) -> Response[byte
 
 
 def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Answer what Litestar refuses; its own texts stay here."""
-    return _problem(request, of_status(error.status_code, error.headers))
+    """Answer what Litestar refuses; its own texts stay here. A client that goes away within a body is a 500 to it."""
+    return _problem(request, of_status(400 if error.status_code == 500 else error.status_code, error.headers))
 
 
 def _failure(status: int) -> Failure:

@@ -16,7 +16,7 @@ from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPSendMessage, Message
 from smtpguard.telemetry import Event, Logger
 
 MAX_REQUESTS = 64
-"""At a time, in one process; more are answered 503."""
+"""At a time, in one process; more are answered 503, but for health: a guard is not ill because its API is busy."""
 BODY_SECONDS = 30.0
 """For the whole body of a request."""
 SEND_SECONDS = 30.0
@@ -31,6 +31,7 @@ SECURITY_HEADERS = {
 """What is said about every answer, where the application's own headers say nothing else."""
 
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+"""What comes all the time."""
 _METHODS = frozenset(method.value for method in HTTPMethod)
 
 
@@ -76,7 +77,7 @@ class Front:
             self._log(scope, answer.status, time.monotonic() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        if self._running > MAX_REQUESTS:
+        if self._running > MAX_REQUESTS and scope["path"] not in QUIET:
             await answer.fail(self._failure(503), {"retry-after": "1"})
             return
         try:

@@ -212,13 +212,28 @@ async def test_body_that_does_not_come(api, monkeypatch) -> None:
     await nothing_changed(api)
 
 
+async def test_client_that_goes_away_within_a_body(api) -> None:
+    """It is its own fault, and nothing is done."""
+    head = f"POST /api/v1/addresses/flag HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {api.token}\r\n"
+    with capture_logs() as lines:
+        _, writer = await asyncio.open_connection("127.0.0.1", api.guard.guard.web_endpoints[0].port)
+        writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode())
+        await writer.drain()
+        writer.close()
+        await eventually(lambda: lines != [])
+
+    assert [(line["event"], line["status"]) for line in lines] == [("request-ended", 400)]
+    await nothing_changed(api)
+
+
 async def test_too_many_at_once(api, monkeypatch) -> None:
     monkeypatch.setattr(front, "MAX_REQUESTS", 0)
 
-    response = await api.http.get("/livez")
+    response = await api("GET", "/addresses")
 
     assert problem(response) == (503, "busy")
     assert response.headers["retry-after"] == "1"
+    assert (await api.http.get("/readyz")).status_code == 200
 
 
 async def test_too_many_connections(api, monkeypatch) -> None:
