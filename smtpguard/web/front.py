@@ -67,11 +67,10 @@ class Front:
         self._running += 1
         try:
             await self._serve(scope, _in_time(receive), answer)
-        except _NobodyTakesIt:  # uvicorn hangs up
-            pass
         except Exception as error:  # whatever it is, who asked hears a fixed text
-            self._logger.error(Event.REQUEST_FAILED, route=_route(scope), exc_info=error)
-            await answer.fail(self._failure(500))
+            if not answer.is_abandoned:  # else uvicorn hangs up
+                self._logger.error(Event.REQUEST_FAILED, route=_route(scope), exc_info=error)
+                await answer.fail(self._failure(500))
         finally:
             self._running -= 1
             self._log(scope, answer.status, time.monotonic() - began)
@@ -110,10 +109,6 @@ class _BodyTooSlow(Exception):
     """The body did not come to its end in time."""
 
 
-class _NobodyTakesIt(Exception):
-    """The client leaves the answer untaken."""
-
-
 class _Answer:
     """What is sent, with our headers; ``status`` is None as long as nothing was."""
 
@@ -121,9 +116,11 @@ class _Answer:
         self._send = send
         self._headers = headers
         self.status: int | None = None
+        self.is_abandoned = False
+        """Whether the client leaves it untaken."""
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer. Raises _NobodyTakesIt."""
+        """Send a part of the answer. Raises TimeoutError where nobody takes it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [(name, value) for name, value in message["headers"] if name.decode() not in self._headers]
@@ -133,7 +130,8 @@ class _Answer:
             async with asyncio.timeout(SEND_SECONDS):
                 await self._send(message)
         except TimeoutError:
-            raise _NobodyTakesIt from None
+            self.is_abandoned = True
+            raise
 
     async def fail(self, failure: Failure, more: Mapping[str, str] | None = None) -> None:
         """Answer so, with ``more`` headers, if nothing has gone out; else uvicorn hangs up."""
