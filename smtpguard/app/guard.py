@@ -83,9 +83,8 @@ async def running_guard(
     is; one of them keeps house. At the end the guard listens no more, finishes what is past the end of data, and ends.
     Raises SchemaMismatch, StoreUnavailable, SettingsError.
     """
-    logger = logger or get_logger()
+    logger, metrics = logger or get_logger(), metrics or Metrics()
     rates = rates or Rates(asyncio.get_running_loop().time)
-    metrics = metrics or Metrics()
     admission = _admission(settings)
     smarthost = Smarthost(settings.smarthost, hostname=settings.smtp.hostname)
     smarthost.load_tls()
@@ -106,8 +105,7 @@ async def running_guard(
                 try:
                     if sockets.web:
                         metrics.begin(lambda: (sessions.number, sessions.opened))
-                        office = _office(settings, desks, metrics, spawn, logger)
-                        web.serve_api(office, sockets.web)
+                        web.serve_api(_office(settings, desks, metrics, spawn, logger), sockets.web)
                     if sockets.pages:
                         web.serve_pages(desks.invitations, sockets.pages, logger)
                     await server.start(sockets.smtp)

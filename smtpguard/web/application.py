@@ -14,11 +14,11 @@ from smtpguard.errors import SmtpguardError
 from smtpguard.web import addresses, quarantine
 from smtpguard.web.access import Access
 from smtpguard.web.exposition import CONTENT_TYPE, exposition
-from smtpguard.web.front import Failure, Front, leave_to_front
+from smtpguard.web.front import Front, leave_to_front
 from smtpguard.web.office import Office
 from smtpguard.web.openapi import document
 from smtpguard.web.operation import JSON, MAX_BODY_OCTETS
-from smtpguard.web.problems import MEDIA_TYPE, Problem, of_status
+from smtpguard.web.problems import MEDIA_TYPE, Problem, failure, of_status
 
 PREFIX = "/api/v1"
 OPERATIONS = (*addresses.OPERATIONS, *quarantine.OPERATIONS)
@@ -52,7 +52,7 @@ def application(office: Office) -> ASGIApp:
         logging_config=None,
         exception_handlers={Problem: _problem, HTTPException: _refused, Exception: leave_to_front},
     )
-    return Front(litestar, office.logger, _failure)
+    return Front(litestar, office.logger, failure)
 
 
 def _route(method: Method, path: str, answer: Handler, *, max_body_octets: int = MAX_BODY_OCTETS) -> HTTPRouteHandler:
@@ -104,8 +104,3 @@ def _problem(request: Request[Any, Any, Any], problem: Problem) -> Response[byte
 def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Answer what Litestar refuses; its own texts stay here. A client that goes away within a body is a 500 to it."""
     return _problem(request, of_status(400 if error.status_code == 500 else error.status_code, error.headers))
-
-
-def _failure(status: int) -> Failure:
-    problem = of_status(status)
-    return Failure(problem.status, MEDIA_TYPE, problem.body)

@@ -21,6 +21,7 @@ from smtpguard.errors import (
     StoreFull,
     StoreUntouched,
 )
+from smtpguard.web.front import Failure
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -70,6 +71,12 @@ def of_status(status: int, headers: dict[str, str] | None = None) -> Problem:
     """Return the answer to what never became a request of ours."""
     code, detail = _OF_STATUS.get(status, ("bad-request", "The request cannot be read."))
     return Problem(status if status in _OF_STATUS else 400, code, detail, headers=headers)
+
+
+def failure(status: int) -> Failure:
+    """Return the same as the front of the API takes it."""
+    problem = of_status(status)
+    return Failure(problem.status, MEDIA_TYPE, problem.body)
 
 
 _OF_ERROR: dict[type, tuple[int, str, str | None]] = {

@@ -12,7 +12,7 @@ import httpx
 
 from smtpguard import app
 from smtpguard.app import clock
-from smtpguard.domain.mailbox import parse_mailbox
+from smtpguard.domain.mailbox import Mailbox, parse_mailbox
 from smtpguard.domain.standing import Standing
 from tests.support.eventually import eventually
 from tests.support.guard import RunningGuard, guarding
@@ -43,11 +43,22 @@ class Recipient:
     http: httpx.AsyncClient
     smarthost: ScriptedSmarthost
     clock: MovedClock
+    mailbox: Mailbox = ANNA
 
-    async def invited(self, *, customer: str | None = "7", challenge: tuple[str, str] | None = None, **rest: Any) -> str:
+    def url(self, path: str) -> str:
+        """Where a page is, for a browser."""
+        return str(self.http.base_url).rstrip("/") + path
+
+    async def invited(
+        self, *, customer: str | None = "7", challenge: tuple[str, str] | None = None, **rest: Any
+    ) -> str:
         """Be invited, and return the path of the link that came."""
         await self.guard.desks.invitations.invite(
-            rest.pop("mailbox", ANNA), customer=customer, language=rest.pop("language", None), challenge=challenge, by="anna"
+            rest.pop("mailbox", ANNA),
+            customer=customer,
+            language=rest.pop("language", None),
+            challenge=challenge,
+            by="anna",
         )
         return f"/c/{token_of(self.smarthost.messages[-1])}"
 
@@ -63,7 +74,9 @@ class Recipient:
         self.clock.ahead += READING
         return page
 
-    async def pressed(self, link: str, answer: str, page: httpx.Response | None = None, **fields: str) -> httpx.Response:
+    async def pressed(
+        self, link: str, answer: str, page: httpx.Response | None = None, **fields: str
+    ) -> httpx.Response:
         """Open the page of a link (unless it is), read it, and press a button."""
         page = await self.opened(link) if page is None else page
         found = _SHOWN_AT.search(page.text)
@@ -89,9 +102,7 @@ async def receiving(
     }
     async with (
         guarding(store_url, smarthost.port, **sections) as guard,
-        httpx.AsyncClient(
-            base_url=f"http://{guard.guard.page_endpoints[0]}", trust_env=False, timeout=20
-        ) as http,
+        httpx.AsyncClient(base_url=f"http://{guard.guard.page_endpoints[0]}", trust_env=False, timeout=20) as http,
     ):
         yield Recipient(guard, http, smarthost, moved)
 

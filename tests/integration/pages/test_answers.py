@@ -93,7 +93,7 @@ async def test_program_that_submits_what_it_fetches_decides_nothing(recipient, a
 @pytest.mark.parametrize(
     "form",
     [
-        {},
+        {"shown_at": ""},
         {"answer": ""},
         {"answer": "YES"},
         {"answer": "maybe"},
@@ -144,7 +144,16 @@ async def test_links_that_do_nothing_look_alike(recipient) -> None:
     page = await recipient.opened(used)
     await recipient.pressed(used, "no", page)
     token = used.removeprefix("/c/")
-    links = [used, f"/c/{'A' * 43}", f"/c/{token[:-1]}", f"/c/{token}A", f"/c/{token.swapcase()}", "/c/%00", "/d/é", "/x"]
+    links = [
+        used,
+        f"/c/{'A' * 43}",
+        f"/c/{token[:-1]}",
+        f"/c/{token}A",
+        f"/c/{token.swapcase()}",
+        "/c/%00",
+        "/d/é",
+        "/x",
+    ]
 
     pages = [await recipient.http.get(link) for link in links]
     answers = [await recipient.pressed(link, "yes", page) for link in links[:-1]]
@@ -216,7 +225,7 @@ async def test_no_needs_no_challenge(recipient) -> None:
 async def test_hostile_words_are_text(sqlite_url, smarthost, monkeypatch) -> None:
     from tests.support.recipient import receiving
 
-    label = "<script>alert(1)</script>\" onfocus=x %(organisation)s {{ 7*7 }}"
+    label = '<script>alert(1)</script>" onfocus=x %(organisation)s {{ 7*7 }}'
     async with receiving(sqlite_url, smarthost, monkeypatch) as recipient:
         link = await recipient.invited(challenge=(label, "x"))
         page = await recipient.opened(link)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from smtpguard.app import AddressDesk
+from smtpguard.service.address_desk import AddressDesk
 from smtpguard.web import front, server
 from smtpguard.web.addresses import MAX_IMPORT_OCTETS
 from smtpguard.web.application import OPERATIONS, PREFIX

@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 from smtpguard.telemetry import get_logger
 from smtpguard.web import front
 from smtpguard.web.front import Front
+from smtpguard.web.problems import failure
 
 SCOPE = {"type": "http", "method": "GET", "path": "/x", "client": ("192.0.2.1", 1)}
 
@@ -34,7 +35,7 @@ async def test_answer_that_nobody_takes(monkeypatch) -> None:
             await asyncio.Event().wait()
 
     with capture_logs() as lines:
-        await Front(application, get_logger())(dict(SCOPE), nothing_comes, send)
+        await Front(application, get_logger(), failure)(dict(SCOPE), nothing_comes, send)
 
     assert sent == ["http.response.start", "http.response.body"]
     assert [line["event"] for line in lines] == ["request-ended"]
@@ -52,7 +53,7 @@ async def test_error_behind_the_beginning_of_an_answer() -> None:
         sent.append(message["type"])
 
     with capture_logs() as lines:
-        await Front(application, get_logger())(dict(SCOPE), nothing_comes, send)
+        await Front(application, get_logger(), failure)(dict(SCOPE), nothing_comes, send)
 
     assert sent == ["http.response.start"]
     assert [line["event"] for line in lines] == ["request-failed", "request-ended"]
@@ -68,7 +69,7 @@ async def test_application_that_fails_before_its_answer() -> None:
         answers.append(message)
 
     with capture_logs() as lines:
-        await Front(application, get_logger())(dict(SCOPE), nothing_comes, send)
+        await Front(application, get_logger(), failure)(dict(SCOPE), nothing_comes, send)
 
     assert [each.get("status") for each in answers] == [500, None]
     assert b"secret" not in answers[1]["body"]
