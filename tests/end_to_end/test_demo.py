@@ -8,6 +8,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
@@ -44,6 +46,11 @@ async def test_once(tmp_path):
     assert "14 invoices about 14 customers would now be in the mailboxes of 5 strangers" in " ".join(out.split())
     for reason in ("flagged", "not-verified", "shared-address", "not-verified-for-customer", "unknown"):
         assert re.search(rf" {reason} *$", out, re.MULTILINE), reason
+    assert re.search(
+        r"^  Subject: The Shop: is this e-mail address yours\?\n  http://127\.0\.0\.1:\d+/c/\S{43}$", out, re.MULTILINE
+    )
+    assert "Nils Nord has his invoice: what waited for him went out by itself" in out
+    assert out.index("Nils Nord has his invoice") < out.index("OK Nothing reached a stranger")
     assert len(out.splitlines()) <= 60
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +81,7 @@ class Demo:
 
     async def read_until(self, pattern: str) -> None:
         async with asyncio.timeout(60):
-            while not re.search(pattern, self.out):
+            while not re.search(pattern, self.out, re.DOTALL):
                 chunk = await self.process.stdout.read(4096)
                 assert chunk, self.out
                 self.out += chunk.decode()
@@ -84,6 +91,17 @@ class Demo:
         """What it invites to paste."""
         invitation = self.out.partition("second terminal")[2]
         return [line.strip() for line in invitation.splitlines() if line.startswith("  ")]
+
+    @property
+    def link(self) -> str:
+        """The page that it invites to open."""
+        return re.search(r"press Yes \(or No\).*\n  (http\S+)\n", self.out)[1]
+
+    async def press(self, answer: str) -> None:
+        """Press a button of that page; the page was made long ago."""
+        form = urlencode({"shown_at": "2026-01-01T00:00:00+00:00", "answer": answer}).encode()
+        browser = build_opener(ProxyHandler({}))
+        await asyncio.to_thread(lambda: browser.open(self.link, form, timeout=30).close())
 
     async def paste(self, *starts: str) -> str:
         """Paste the settings and the commands that begin so into a shell; return what they print."""
@@ -127,6 +145,15 @@ async def test_commands_it_shows_can_be_pasted(tmp_path):
     assert ": released: 250 2.0.0" in released
     assert (demo.process.returncode, err) == (0, b"")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_pressed_on_the_page_counts(tmp_path):
+    """Yes lets the invoice go; a No after all still counts."""
+    async with staying_demo(tmp_path) as demo:
+        await demo.press("yes")
+        await demo.read_until(r"\nYes was pressed: [^\n]*\n.*delivered a message to nils\.nord@mail\.example\n")
+        await demo.press("no")
+        await demo.read_until(r"\nNo was pressed: nils\.nord@mail\.example is flagged")
 
 
 @pytest.mark.peers
@@ -181,7 +208,11 @@ async def test_mail_server_speaks_smtp():
         assert await client.at_end()
         client.close()
 
-        assert server.deliveries == [Delivery("a@x.example", "<1@x.example>"), Delivery("b@x.example", "<1@x.example>")]
+        message = b"Message-ID: <1@x.example>\r\n\r\n.\r\n"
+        assert server.deliveries == [
+            Delivery("a@x.example", "<1@x.example>", message),
+            Delivery("b@x.example", "<1@x.example>", message),
+        ]
 
 
 async def test_mail_server_ends_with_a_client_still_there():

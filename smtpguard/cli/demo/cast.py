@@ -5,7 +5,9 @@ The shop and its guard do not know the last. The demo does, and can therefore ju
 
 from dataclasses import dataclass
 
+SHOP = "The Shop"
 SENDER = "billing@shop.example"
+INVITER = "address-check@shop.example"
 
 XYZ, NOEMAIL, KUNDE, TEST = (
     "xyz123@provider.example",
@@ -75,7 +77,7 @@ _RECORDS = (
 CUSTOMERS = tuple(Customer(f"C-{number}", *record) for number, record in enumerate(_RECORDS, start=1001))
 GRETA = CUSTOMERS[6]
 NILS = Customer("C-1024", "Nils Nord", "nils.nord@mail.example", "")
-"""A new customer: the mailbox is his, but the address book has not heard of it yet."""
+"""A new customer: the mailbox is his, but nobody has asked him yet, and the address book has not heard of it."""
 
 INVOICES = tuple(
     Letter(number, customer, customer.addresses, "Your invoice of May 2019")

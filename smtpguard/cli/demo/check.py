@@ -7,6 +7,7 @@ from smtpguard.cli.demo.cast import LETTERS, NILS, REMINDER, VERIFIED, Letter, o
 from smtpguard.cli.demo.crm import Submission
 from smtpguard.cli.demo.mail_server import Delivery
 from smtpguard.domain.decision import Verdict
+from smtpguard.domain.invitation import Answer
 from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.quarantined import QuarantinedMessage
 
@@ -21,6 +22,14 @@ class Facts:
     deliveries: Sequence[Delivery]
     quarantined: Sequence[QuarantinedMessage]
     ledger: Sequence[LedgerEntry]
+    answer: Answer | None
+    """What Nils has said by now to whether the mailbox is his."""
+
+
+def delivered_letters(deliveries: Iterable[Delivery]) -> list[tuple[Letter, str]]:
+    """Return each letter that was delivered, with the address; what else was delivered are invitations."""
+    found = ((_LETTERS.get(delivery.message_id), delivery.recipient) for delivery in deliveries)
+    return [(letter, recipient) for letter, recipient in found if letter is not None]
 
 
 def for_strangers(letters: Iterable[Letter]) -> list[tuple[Letter, str]]:
@@ -35,13 +44,23 @@ def for_strangers(letters: Iterable[Letter]) -> list[tuple[Letter, str]]:
 
 def reached_strangers(deliveries: Iterable[Delivery]) -> list[tuple[Letter, str]]:
     """Return each letter that did go to a stranger, with the stranger's address."""
-    letters = [(_LETTERS[delivery.message_id], delivery.recipient) for delivery in deliveries]
-    return [(letter, recipient) for letter, recipient in letters if owner_of(recipient) != letter.customer.name]
+    return [
+        (letter, recipient)
+        for letter, recipient in delivered_letters(deliveries)
+        if owner_of(recipient) != letter.customer.name
+    ]
 
 
 def failures(facts: Facts) -> list[str]:
     """Return each broken promise in one sentence; none is success."""
-    return [*_not_accepted(facts), *_disclosed(facts), *_not_served(facts), *_lost(facts), *_unlike_ledger(facts)]
+    return [
+        *_not_accepted(facts),
+        *_disclosed(facts),
+        *_not_served(facts),
+        *_not_asked(facts),
+        *_lost(facts),
+        *_unlike_ledger(facts),
+    ]
 
 
 def _not_accepted(facts: Facts) -> Iterator[str]:
@@ -60,10 +79,23 @@ def _disclosed(facts: Facts) -> Iterator[str]:
 
 
 def _not_served(facts: Facts) -> Iterator[str]:
-    served = {(delivery.recipient, _LETTERS[delivery.message_id].customer) for delivery in facts.deliveries}
-    for customer in (*VERIFIED, NILS):
+    served = {(recipient, letter.customer) for letter, recipient in delivered_letters(facts.deliveries)}
+    has_confirmed = facts.answer is Answer.YES
+    for customer in (*VERIFIED, NILS) if has_confirmed else VERIFIED:
         if (customer.mailbox, customer) not in served:
             yield f"{customer.name} got no invoice"
+    if (NILS.mailbox, NILS) in served and not has_confirmed:
+        yield f"{NILS.name} got his invoice without a Yes"
+
+
+def _not_asked(facts: Facts) -> Iterator[str]:
+    """Nils is invited; whose address is flagged, or on record for several customers, is not bothered."""
+    invited = [each.recipient for each in facts.deliveries if each.message_id not in _LETTERS]
+    if NILS.mailbox not in invited:
+        yield f"{NILS.name} got no invitation"
+    for recipient in invited:
+        if recipient != NILS.mailbox:
+            yield f"{owner_of(recipient)} got an invitation"
 
 
 def _lost(facts: Facts) -> Iterator[str]:
@@ -79,7 +111,9 @@ def _lost(facts: Facts) -> Iterator[str]:
 def _unlike_ledger(facts: Facts) -> Iterator[str]:
     """The ledger names exactly what the mail server has."""
     transactions = {each.letter.message_id: each.transaction_id for each in facts.submissions}
-    delivered = {(transactions[delivery.message_id], delivery.recipient) for delivery in facts.deliveries}
+    delivered = {
+        (transactions[letter.message_id], recipient) for letter, recipient in delivered_letters(facts.deliveries)
+    }
     recorded = {
         (entry.transaction_id, entry.decision.recipient.lookup_key)
         for entry in facts.ledger

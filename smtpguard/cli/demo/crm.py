@@ -9,7 +9,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 
-from smtpguard.cli.demo.cast import SENDER, Letter
+from smtpguard.cli.demo.cast import SENDER, SHOP, Letter
 from smtpguard.cli.demo.mail_server import LOOPBACK
 
 TIMEOUT_SECONDS = 30.0
@@ -58,11 +58,11 @@ def _submit(client: smtplib.SMTP, letter: Letter, now: datetime) -> Submission:
 
 def _write(letter: Letter, now: datetime) -> bytes:
     message = EmailMessage(policy=SMTP)
-    message["From"] = f"The Shop <{SENDER}>"
+    message["From"] = f"{SHOP} <{SENDER}>"
     message["To"] = ", ".join(letter.recipients)
     message["Subject"] = letter.subject
     message["Date"] = format_datetime(now)
     message["Message-ID"] = letter.message_id
     message["X-Customer-ID"] = letter.customer.reference
-    message.set_content(f"Dear {letter.customer.name},\n\nyour bill comes to EUR 49.90.\n\nThe Shop\n")
+    message.set_content(f"Dear {letter.customer.name},\n\nyour bill comes to EUR 49.90.\n\n{SHOP}\n")
     return message.as_bytes()

@@ -25,6 +25,7 @@ class Delivery:
     recipient: str
     """A lookup key."""
     message_id: str
+    message: bytes = field(repr=False)
 
 
 @dataclass
@@ -39,7 +40,7 @@ class MailServer:
         """Put a message into mailboxes."""
         message_id = read_header(message).value("message-id").decode("ascii", "replace")
         for recipient in recipients:
-            delivery = Delivery(recipient, message_id)
+            delivery = Delivery(recipient, message_id, message)
             self.deliveries.append(delivery)
             self.on_delivery(delivery)
 

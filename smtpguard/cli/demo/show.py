@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from smtpguard.cli.demo.cast import KUNDE, NILS, SENDER, STRANGERS, TEST, Customer
-from smtpguard.cli.demo.check import for_strangers, reached_strangers
+from smtpguard.cli.demo.check import delivered_letters, for_strangers, reached_strangers
 from smtpguard.cli.demo.crm import Submission
 from smtpguard.cli.demo.mail_server import LOOPBACK, Delivery
+from smtpguard.cli.demo.recipient import ReadInvitation
+from smtpguard.domain.invitation import Answer
 from smtpguard.domain.quarantined import QuarantinedMessage
-from smtpguard.domain.reply import Reply
 
 if TYPE_CHECKING:
     from smtpguard.cli.demo.stage import Stage
@@ -56,7 +57,7 @@ class Screen:
         taken = sum(len(each.taken) for each in submissions if each.accepted)
         disclosed = len(reached_strangers(deliveries))
         self._head(f"The CRM sends {len(submissions)} invoices to {taken} recipients; each is answered 250")
-        self._count(len(deliveries) - disclosed, "delivered to the customer it is about", "green")
+        self._count(len(delivered_letters(deliveries)) - disclosed, "delivered to the customer it is about", "green")
         self._count(len(quarantined), "in quarantine", "yellow")
         self._count(disclosed, "delivered to a stranger", "red")
         without = for_strangers(each.letter for each in submissions)
@@ -81,16 +82,41 @@ class Screen:
         where = f"in quarantine: [yellow]{kept.reason.value}[/]" if kept else "[red]not in quarantine[/]"
         self._console.print(f"  {customer.name} is verified all the same; her next letter is {where}")
 
-    def show_release(self, customer: Customer, message: QuarantinedMessage, why: str, reply: Reply) -> None:
-        """Show a verification and a release."""
-        self._command("address", "verify", customer.mailbox, "--customer", customer.reference, "--reason", why)
-        self._command("quarantine", "release", message.id, "--reason", why)
-        self._console.print(f"  {customer.name} has his invoice; the mail server said: [green]{reply}[/]")
-
     def show_discard(self, customer: Customer, message: QuarantinedMessage, why: str) -> None:
         """Show a discard."""
         self._command("quarantine", "discard", message.id, "--reason", why)
         self._console.print(f"  The letter about {customer.name} is gone; who decided that, and why, is on record")
+
+    def show_invitation(self, customer: Customer, invitation: ReadInvitation) -> None:
+        """Show what a recipient is asked, and that it is he who decides."""
+        self._tell_of(customer, invitation)
+        self._line(invitation.link)
+        self._console.print('  He opens this page, reads the question and presses "Yes, this is mine" ...')
+
+    def show_yes(self, customer: Customer) -> None:
+        """Show what a Yes has done."""
+        self._console.print(
+            f"  {customer.name} [green]has his invoice[/]: what waited for him went out by itself\n"
+            "  Had he pressed No, the address would be flagged, and nothing more be sent there"
+        )
+
+    def offer_page(self, customer: Customer, invitation: ReadInvitation) -> None:
+        """Let whoever watches decide in the recipient's place."""
+        self._tell_of(customer, invitation)
+        self._console.print(f"Open this page and press Yes (or No), as {customer.name} would:")
+        self._line(invitation.link)
+
+    def show_answer(self, customer: Customer, answer: Answer) -> None:
+        """Tell what was pressed, and what that does."""
+        match answer:
+            case Answer.YES:
+                self._console.print(
+                    f"[green]Yes[/] was pressed: the mailbox is {customer.name}'s, and what waits for him goes out"
+                )
+            case Answer.NO:
+                self._console.print(
+                    f"[red]No[/] was pressed: {customer.mailbox} is flagged, and nothing is sent there any more"
+                )
 
     def conclude(self) -> None:
         """Say that every promise was kept."""
@@ -122,6 +148,15 @@ class Screen:
         """Tell of a delivery while others try things."""
         self._console.print(f"The mail server delivered a message to {delivery.recipient}", markup=False)
 
+    def _tell_of(self, customer: Customer, invitation: ReadInvitation) -> None:
+        self._head("The recipient decides")
+        self._console.print(
+            f"{customer.name} is a new customer, and nobody has asked him yet whether this mailbox is his. So his "
+            "invoice waits, and the guard has written to him, with no word about a customer. (Nobody else is asked: "
+            "the other addresses are flagged, or on record for several customers.)"
+        )
+        self._line(f"From: {invitation.sender}", f"Subject: {invitation.subject}")
+
     def _show_quarantine(self, messages: Sequence[QuarantinedMessage]) -> None:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for head in ("Recipient", "Who reads it", "Letters", "Reason"):
@@ -142,9 +177,10 @@ class Screen:
     def _command(self, *arguments: str) -> None:
         self._line(shlex.join(["smtpguard", *arguments]))
 
-    def _line(self, command: str) -> None:
-        """Print a command so that it can be copied: in one piece, however long."""
-        self._console.print(f"  {command}", style="cyan", markup=False, soft_wrap=True)
+    def _line(self, *texts: str) -> None:
+        """Print what can be copied, such as a command: each text in one piece, however long."""
+        for text in texts:
+            self._console.print(f"  {text}", style="cyan", markup=False, soft_wrap=True)
 
 
 def _reader(message: QuarantinedMessage) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smtpguard.app import Desks, open_desks, running_guard
+from smtpguard.cli.demo.cast import INVITER, SHOP
 from smtpguard.cli.demo.mail_server import LOOPBACK, MailServer, running_mail_server
 from smtpguard.settings import (
     Endpoint,
@@ -17,8 +18,10 @@ from smtpguard.settings import (
     SmarthostSettings,
     SmtpSettings,
     StoreSettings,
+    VerificationSettings,
     WebSettings,
 )
+from smtpguard.sockets import Sockets, listen
 from smtpguard.telemetry import configure_logging
 
 
@@ -44,8 +47,8 @@ async def built_stage(directory: Path, policy: PolicySettings) -> AsyncIterator[
     with _log_file(directory).open("w", encoding="utf-8", buffering=1) as log:
         configure_logging(format_="json", level="info", stream=log)
         async with running_mail_server() as mail_server:
-            settings = _settings(directory, mail_server.port, policy)
-            async with running_guard(settings) as guard, open_desks(settings) as desks:
+            settings, sockets = _listening(_settings(directory, mail_server.port, policy))
+            async with running_guard(settings, sockets=sockets) as guard, open_desks(settings) as desks:
                 yield Stage(directory, settings, mail_server, desks, guard.endpoints[0].port)
 
 
@@ -55,8 +58,16 @@ def _settings(directory: Path, smarthost_port: int, policy: PolicySettings) -> S
         smarthost=SmarthostSettings(host=LOOPBACK, port=smarthost_port),
         store=StoreSettings(url=f"sqlite:///{directory / 'demo.db'}"),
         policy=policy,
-        web=WebSettings(listen=()),
+        verification=VerificationSettings(organisation=SHOP, sender=INVITER),
+        web=WebSettings(listen=(), public_listen=(Endpoint(LOOPBACK, 0),), public_url=f"http://{LOOPBACK}"),
     )
+
+
+def _listening(settings: Settings) -> tuple[Settings, Sockets]:
+    """Listen; the links of invitations name the port that the system has chosen for the pages."""
+    sockets = listen(settings)
+    web = settings.web.model_copy(update={"public_url": f"http://{sockets.pages[0].endpoint}"})
+    return settings.model_copy(update={"web": web}), sockets
 
 
 def _log_file(directory: Path) -> Path:

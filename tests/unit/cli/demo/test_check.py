@@ -22,11 +22,17 @@ from smtpguard.cli.demo.crm import Submission
 from smtpguard.cli.demo.mail_server import Delivery
 from smtpguard.domain.decision import Decision, Reason, Verdict
 from smtpguard.domain.envelope import MailParameters
+from smtpguard.domain.invitation import Answer
 from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.quarantined import QuarantinedMessage, QuarantineState
 
 NOW = datetime(2019, 5, 31, tzinfo=UTC)
+INVITATION = "<invitation-1@shop.example>"
+
+
+def delivery(recipient: str, message_id: str) -> Delivery:
+    return Delivery(recipient, message_id, b"")
 
 
 def quarantined(number: int, recipient: str) -> QuarantinedMessage:
@@ -52,7 +58,7 @@ def recorded(number: int, recipient: str) -> LedgerEntry:
 
 @pytest.fixture
 def facts() -> Facts:
-    """Everything as it should be."""
+    """Everything as it should be, after a Yes."""
     offered = [(letter, recipient) for letter in LETTERS for recipient in letter.recipients]
     delivered = [
         (letter, recipient)
@@ -61,9 +67,13 @@ def facts() -> Facts:
     ]
     return Facts(
         submissions=[Submission(each, each.recipients, 250, f"2.0.0 OK id=T{each.number}") for each in LETTERS],
-        deliveries=[Delivery(recipient, letter.message_id) for letter, recipient in delivered],
+        deliveries=[
+            delivery(NILS.mailbox, INVITATION),
+            *(delivery(recipient, letter.message_id) for letter, recipient in delivered),
+        ],
         quarantined=[quarantined(each[0].number, each[1]) for each in offered if each not in delivered],
         ledger=[recorded(letter.number, recipient) for letter, recipient in delivered],
+        answer=Answer.YES,
     )
 
 
@@ -75,7 +85,7 @@ def test_letter_to_a_stranger(facts):
     letter = next(letter for letter in INVOICES if XYZ in letter.recipients)
     more = replace(
         facts,
-        deliveries=[*facts.deliveries, Delivery(XYZ, letter.message_id)],
+        deliveries=[*facts.deliveries, delivery(XYZ, letter.message_id)],
         ledger=[*facts.ledger, recorded(letter.number, XYZ)],
     )
 
@@ -87,7 +97,7 @@ def test_letter_in_spite_of_a_flag(facts):
     mailbox = REMINDER.customer.mailbox
     more = replace(
         facts,
-        deliveries=[*facts.deliveries, Delivery(mailbox, REMINDER.message_id)],
+        deliveries=[*facts.deliveries, delivery(mailbox, REMINDER.message_id)],
         ledger=[*facts.ledger, recorded(REMINDER.number, mailbox)],
     )
 
@@ -106,6 +116,21 @@ def test_customer_who_got_nothing(facts):
     assert failures(fewer) == [f"{anna.name} got no invoice"]
 
 
+def test_invoice_that_comes_before_the_yes(facts):
+    assert failures(replace(facts, answer=None)) == [f"{NILS.name} got his invoice without a Yes"]
+
+
+def test_invitation_that_does_not_come(facts):
+    assert failures(replace(facts, deliveries=facts.deliveries[1:])) == [f"{NILS.name} got no invitation"]
+
+
+def test_stranger_who_is_bothered(facts):
+    more = replace(facts, deliveries=[*facts.deliveries, delivery(XYZ, INVITATION)])
+
+    assert failures(more) == [f"{STRANGERS[XYZ]} got an invitation"]
+    assert reached_strangers(more.deliveries) == []
+
+
 def test_message_that_is_nowhere(facts):
     lost = facts.quarantined[0]
     fewer = replace(facts, quarantined=facts.quarantined[1:])
@@ -122,7 +147,7 @@ def test_letter_that_was_refused(facts):
 
 def test_ledger_that_lacks_a_delivery(facts):
     assert failures(replace(facts, ledger=facts.ledger[1:])) == [
-        f"ledger and mail server disagree about T1 to {facts.deliveries[0].recipient}"
+        f"ledger and mail server disagree about T1 to {facts.deliveries[1].recipient}"
     ]
 
 
