@@ -20,7 +20,7 @@ RUN useradd --system --uid 2525 --home-dir /var/lib/smtpguard --create-home smtp
 USER smtpguard
 WORKDIR /var/lib/smtpguard
 VOLUME /var/lib/smtpguard
-EXPOSE 2525 8025
+EXPOSE 2525 8025 8027
 STOPSIGNAL SIGTERM
 # At web.listen; settings that empty it want another check.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=15s CMD ["smtpguard", "readyz"]
