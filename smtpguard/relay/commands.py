@@ -38,7 +38,8 @@ def rcpt_command(path: ForwardPath, capabilities: Mapping[str, str]) -> bytes:
     if "DSN" in capabilities:
         line += _given("NOTIFY", path.parameters.notify) + _given("ORCPT", path.parameters.orcpt)
     if path.vouched_since is not None and "RRVS" in capabilities:
-        line += f" RRVS={_date_time(path.vouched_since)}"
+        # ";C": a later hop that does not know the extension is no reason to refuse (RFC 7293 3.1; the default is).
+        line += f" RRVS={_date_time(path.vouched_since)};C"
     return f"{line}\r\n".encode()
 
 

@@ -61,7 +61,7 @@ async def test_rcpt_carries_the_time_of_the_newest_voucher_that_holds(guard, sma
         await client.ask(f"RCPT TO:<{ALICE}> NOTIFY=NEVER ORCPT=rfc822;old@x.example", "250 *")
         await client.ask("RSET", "250 *")
 
-    assert sent(smarthost, ALICE) == "NOTIFY=NEVER ORCPT=rfc822;old@x.example RRVS=2025-06-07T08:09:10Z"
+    assert sent(smarthost, ALICE) == "NOTIFY=NEVER ORCPT=rfc822;old@x.example RRVS=2025-06-07T08:09:10Z;C"
 
 
 async def test_time_to_come_is_said_to_be_now(guard, smarthost) -> None:
@@ -69,7 +69,7 @@ async def test_time_to_come_is_said_to_be_now(guard, smarthost) -> None:
     async with greeted(guard.port) as client:
         await client.message(ALICE)
 
-    assert sent(smarthost, ALICE) <= f"RRVS={clock():%Y-%m-%dT%H:%M:%SZ}"
+    assert sent(smarthost, ALICE) <= f"RRVS={clock():%Y-%m-%dT%H:%M:%SZ};C"
 
 
 async def test_only_a_voucher_has_a_time(sqlite_url, smarthost) -> None:
@@ -102,7 +102,7 @@ async def test_time_is_said_again_where_the_transaction_begins_again(guard, smar
         await client.expect("250 *")
 
     assert smarthost.messages[0].recipients == [ALICE]
-    assert smarthost.messages[0].rcpt_parameters == {ALICE: "RRVS=2025-01-02T00:00:00Z"}
+    assert smarthost.messages[0].rcpt_parameters == {ALICE: "RRVS=2025-01-02T00:00:00Z;C"}
 
 
 @pytest.mark.parametrize(

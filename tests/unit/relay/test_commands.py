@@ -59,17 +59,17 @@ def test_parameters_of_rcpt(parameters, capabilities, expected: str) -> None:
 @pytest.mark.parametrize(
     ("since", "capabilities", "expected"),
     [
-        (datetime(2014, 4, 3, 23, 1, tzinfo=UTC), {"RRVS": ""}, " RRVS=2014-04-03T23:01:00Z"),
-        (datetime(2014, 4, 3, 23, 1, 59, 999_999, tzinfo=UTC), {"RRVS": "x"}, " RRVS=2014-04-03T23:01:59Z"),
-        (datetime(2014, 4, 4, 1, 1, tzinfo=timezone(timedelta(hours=2))), {"RRVS": ""}, " RRVS=2014-04-03T23:01:00Z"),
-        (datetime(11, 1, 2, tzinfo=UTC), {"RRVS": ""}, " RRVS=0011-01-02T00:00:00Z"),
+        (datetime(2014, 4, 3, 23, 1, tzinfo=UTC), {"RRVS": ""}, " RRVS=2014-04-03T23:01:00Z;C"),
+        (datetime(2014, 4, 3, 23, 1, 59, 999_999, tzinfo=UTC), {"RRVS": "x"}, " RRVS=2014-04-03T23:01:59Z;C"),
+        (datetime(2014, 4, 4, 1, 1, tzinfo=timezone(timedelta(hours=2))), {"RRVS": ""}, " RRVS=2014-04-03T23:01:00Z;C"),
+        (datetime(11, 1, 2, tzinfo=UTC), {"RRVS": ""}, " RRVS=0011-01-02T00:00:00Z;C"),
         (datetime(2014, 4, 3, tzinfo=UTC), EVERYTHING, " NOTIFY=NEVER"),
-        (datetime(2014, 4, 3, tzinfo=UTC), {**EVERYTHING, "RRVS": ""}, " NOTIFY=NEVER RRVS=2014-04-03T00:00:00Z"),
+        (datetime(2014, 4, 3, tzinfo=UTC), {**EVERYTHING, "RRVS": ""}, " NOTIFY=NEVER RRVS=2014-04-03T00:00:00Z;C"),
         (None, {"RRVS": ""}, ""),
     ],
 )
 def test_time_of_the_voucher(since, capabilities, expected) -> None:
-    """RFC 7293 3.1: a date-time of RFC 3339, without a fraction of a second."""
+    """RFC 7293 3.1: a date-time of RFC 3339, without a fraction of a second, and ``;C`` for hops that cannot tell."""
     path = ForwardPath(parse_mailbox("a@x.test"), RcptParameters(notify="NEVER"), since)
 
     assert rcpt_command(path, capabilities) == f"RCPT TO:<a@x.test>{expected}\r\n".encode()
