@@ -35,17 +35,12 @@ class Reason(Enum):
     STORE_UNAVAILABLE = "store-unavailable"
 
 
-_LACKS_VERIFICATION = frozenset(
-    {
-        Reason.UNKNOWN,
-        Reason.NOT_VERIFIED,
-        Reason.NOT_VERIFIED_FOR_CUSTOMER,
-        Reason.SHARED_ADDRESS,
-        Reason.CUSTOMER_UNCLEAR,
-    }
-)
-LACKING_VERIFICATION = frozenset({Reason.UNKNOWN, Reason.NOT_VERIFIED, Reason.NOT_VERIFIED_FOR_CUSTOMER})
-"""Why mail is kept that a confirmation of the recipient can let go."""
+INVITED_BY_ITSELF = frozenset({Reason.UNKNOWN, Reason.NOT_VERIFIED, Reason.NOT_VERIFIED_FOR_CUSTOMER})
+"""For what kept mail its recipient is invited without anybody's doing."""
+RELEASED_BY_YES = INVITED_BY_ITSELF | {Reason.SHARED_ADDRESS}
+"""What kept mail a Yes lets go; who shares an address is invited by an operator, or not at all."""
+LACKING_VERIFICATION = RELEASED_BY_YES | {Reason.CUSTOMER_UNCLEAR}
+"""What is for want of a verification alone; where nobody knows whose the mail is, no Yes can be for it."""
 
 
 class Decision(NamedTuple):
@@ -62,7 +57,7 @@ class Decision(NamedTuple):
     @property
     def awaits_verification(self) -> bool:
         """Whether the recipient does not get the message, or would not, for want of a verification alone."""
-        return self.reason in _LACKS_VERIFICATION and (self.verdict is not Verdict.RELAY or self.would_be is not None)
+        return self.reason in LACKING_VERIFICATION and (self.verdict is not Verdict.RELAY or self.would_be is not None)
 
 
 def decide(recipient: Mailbox, facts: AddressFacts, customer: Customer, policy: Policy) -> Decision:

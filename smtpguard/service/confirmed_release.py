@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
-from smtpguard.domain.decision import LACKING_VERIFICATION
+from smtpguard.domain.decision import RELEASED_BY_YES
 from smtpguard.domain.invitation import Invitation
 from smtpguard.domain.quarantined import QuarantinedMessage
 from smtpguard.domain.standing import Standing
@@ -91,7 +91,7 @@ class ConfirmedRelease:
         return await self._quarantine.store.quarantine.waiting_for(
             invitation.mailbox,
             invitation.customer,
-            reasons=LACKING_VERIFICATION,
+            reasons=RELEASED_BY_YES,
             since=self._clock() - self._up_to,
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
-from smtpguard.domain.decision import LACKING_VERIFICATION
+from smtpguard.domain.decision import INVITED_BY_ITSELF, RELEASED_BY_YES
 from smtpguard.domain.invitation import Answer, Answered, Invitation, Language, LinkView
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.quarantined import QuarantinedMessage
@@ -85,10 +85,11 @@ class InvitationDesk:
     def take_kept(self, messages: Sequence[QuarantinedMessage]) -> None:
         """Do later what messages ask for that are kept for lack of verification; never raises.
 
-        Their recipients are invited, or the messages released where a Yes has come meanwhile.
+        They are released where a Yes has come meanwhile; else their recipients are invited, unless somebody has to do
+        that on purpose.
         """
         for message in messages:
-            if message.reason in LACKING_VERIFICATION:
+            if message.reason in RELEASED_BY_YES:
                 key = (message.recipient.lookup_key, message.customer)
                 self._begin(self._by_itself, key, message.recipient, self._serve_kept(message))
 
@@ -99,8 +100,10 @@ class InvitationDesk:
         self._release.close()
 
     def _serve_kept(self, message: QuarantinedMessage) -> Errand:
+        invites = self._invites and message.reason in INVITED_BY_ITSELF
+
         async def serve() -> None:
-            if not await self._release.catch_up(message) and self._invites:
+            if not await self._release.catch_up(message) and invites:
                 await self._inviter.invite_by_itself(message.recipient, message.customer)
 
         return serve

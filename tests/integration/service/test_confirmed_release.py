@@ -80,6 +80,7 @@ async def states(desks: Desks) -> dict[str, QuarantineState]:
 async def test_what_is_let_go_and_what_is_not(desks, smarthost) -> None:
     second, first = await keep(desks, 2), await keep(desks, 1, reason=Reason.UNKNOWN)
     third = await keep(desks, 3, reason=Reason.NOT_VERIFIED_FOR_CUSTOMER, age=timedelta(days=13))
+    fourth = await keep(desks, 31, reason=Reason.SHARED_ADDRESS)
     others = [
         await keep(desks, 4, age=timedelta(days=14, minutes=1)),
         await keep(desks, 5, customer="8"),
@@ -92,8 +93,8 @@ async def test_what_is_let_go_and_what_is_not(desks, smarthost) -> None:
         await confirm(desks, smarthost)
         line = await ended(logs)
 
-    assert sent(smarthost) == [first, second, third]
-    assert (line["released"], line["left"], line["voucher"], line["log_level"]) == (3, 0, 1, "info")
+    assert sent(smarthost) == [first, second, third, fourth]
+    assert (line["released"], line["left"], line["voucher"], line["log_level"]) == (4, 0, 1, "info")
     assert {key for key, state in (await states(desks)).items() if state is WAITS} == set(others)
 
 
