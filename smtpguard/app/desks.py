@@ -93,7 +93,15 @@ def _invitation_desk(
         new_token=new_link_token,
         logger=logger,
     )
-    answers = Answers(store, challenges, verification.organisation, release.begin, clock, logger)
+    answers = Answers(
+        store,
+        challenges,
+        verification.organisation,
+        days(verification.valid_for),
+        release.begin,
+        clock,
+        logger,
+    )
     return InvitationDesk(inviter, answers, release, spawn, logger, invites=verification.invite_on_quarantine)
 
 

@@ -30,8 +30,7 @@ class AddressDesk:
         ``valid_until`` None: as long as vouchers hold. Raises ActRefused where that is over already.
         """
         now = self.clock()
-        if valid_until is None and self.valid_for is not None:
-            valid_until = now + self.valid_for
+        valid_until = valid_until or self._end(now)
         if valid_until is not None and valid_until <= now:
             raise ActRefused(
                 f"{mailbox}: a verification until {valid_until:%Y-%m-%d %H:%M} UTC would not hold any more"
@@ -69,7 +68,8 @@ class AddressDesk:
     async def put(self, mailbox: Mailbox, *, bindings: Sequence[str], vouchers: Sequence[Voucher], by: str) -> None:
         """Put an address on record, with customers and with what another system vouches for; again changes nothing.
 
-        It only adds: a flag stays, and so does what is not named. A voucher counts once for its customer and evidence.
+        It only adds: a flag stays, and so does what is not named. A voucher counts once for its customer and evidence,
+        and holds from now on, whenever it was given.
         """
         rows = [ImportRow(mailbox, Standing.UNVERIFIED, each, None, "", "") for each in [None, *bindings]]
         rows += [
@@ -77,7 +77,7 @@ class AddressDesk:
             for each in vouchers
         ]
         now = self.clock()
-        await self.store.address_book.import_rows(rows, now=now, by=by)
+        await self.store.address_book.import_rows(rows, now=now, by=by, valid_until=self._end(now))
         why = f"{len(bindings)} customers, {len(vouchers)} vouchers"
         await self.store.audit_log.audit(Act(now, by, ActKind.ADDRESS_IMPORT, mailbox.lookup_key, why))
 
@@ -85,6 +85,9 @@ class AddressDesk:
         """Return what a decision about an address stands on."""
         facts = await self.store.address_book.facts([mailbox.lookup_key], customer=customer, now=self.clock())
         return facts[mailbox.lookup_key]
+
+    def _end(self, now: datetime) -> datetime | None:
+        return now + self.valid_for if self.valid_for else None
 
     def _act(self, kind: ActKind, mailbox: Mailbox, by: str, why: str) -> Act:
         return Act(at=self.clock(), actor=by, kind=kind, subject=mailbox.lookup_key, why=why)

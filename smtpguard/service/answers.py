@@ -7,7 +7,7 @@ link is unknown, expired or used.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from smtpguard.domain.audit import Act, ActKind
 from smtpguard.domain.invitation import (
@@ -37,11 +37,15 @@ REFUSED = Answered(AnswerOutcome.REFUSED)
 
 @dataclass(frozen=True)
 class Answers:
-    """Takes answers. ``confirmed`` is called after each Yes that counts, with the number of its voucher."""
+    """Takes answers. ``confirmed`` is called after each Yes that counts, with the number of its voucher.
+
+    ``valid_for`` is how long that holds, None: for ever.
+    """
 
     store: Store
     challenges: Challenges
     organisation: str
+    valid_for: timedelta | None
     confirmed: Callable[[Invitation, int], None]
     clock: Callable[[], datetime]
     logger: Logger
@@ -121,6 +125,7 @@ class Answers:
             verified_at=now,
             by=RECIPIENT,
             evidence=f"{how}, from {evidence}",
+            valid_until=now + self.valid_for if self.valid_for else None,
         )
         whom = f"for customer {invitation.customer}: " if invitation.customer else ""
         act = _act(invitation, ActKind.CONFIRM, now, f"{whom}{how}, from {evidence}")

@@ -97,10 +97,15 @@ async def import_entries(
     clock: Callable[[], datetime],
     by: str,
     name: str,
+    valid_for: timedelta | None,
 ) -> tuple[ImportReport, list[RejectedRow]]:
-    """Import a batch of at most CHUNK_ROWS rows, each the values of COLUMNS, and return those that were rejected."""
+    """Import a batch of at most CHUNK_ROWS rows, each the values of COLUMNS, and return those that were rejected.
+
+    What is verified is so for ``valid_for`` (None: for ever) from now on, as with ``import_addresses``.
+    """
     rows, rejected = await asyncio.to_thread(_checked, entries)
-    await store.address_book.import_rows(rows, now=clock(), by=by)
+    now = clock()
+    await store.address_book.import_rows(rows, now=now, by=by, valid_until=now + valid_for if valid_for else None)
     why = f"{len(rows)} rows imported, {len(rejected)} rejected"
     await store.audit_log.audit(Act(at=clock(), actor=by, kind=ActKind.ADDRESS_IMPORT, subject=name, why=why))
     return ImportReport(len(rows), len(rejected)), rejected

@@ -108,7 +108,9 @@ async def import_(call: Call[ImportBody, NoQuery]) -> ImportAnswer:
         for each in call.body.entries
     ]
     office = call.office
-    report, rejected = await import_entries(entries, store=office.store, clock=office.clock, by=call.by, name="API")
+    report, rejected = await import_entries(
+        entries, store=office.store, clock=office.clock, by=call.by, name="API", valid_for=office.addresses.valid_for
+    )
     return ImportAnswer(report.imported, [RejectedEntry(each.line, each.why) for each in rejected])
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from argon2 import PasswordHasher
@@ -149,6 +149,30 @@ async def test_yes_vouches_for_the_pair(desks, smarthost) -> None:
         (ActKind.CONFIRM, "recipient"),
     ]
     assert await desks.store.audit_log.verify() is None
+
+
+async def test_yes_holds_for_its_time_and_not_a_moment_longer(store_url, smarthost, monkeypatch) -> None:
+    begin = datetime(2026, 5, 4, 12, tzinfo=UTC)
+    monkeypatch.setattr("smtpguard.app.desks.clock", lambda: begin)
+    async with open_desks(inviting_settings(store_url, smarthost.port, verification={"valid_for": 30})) as desks:
+        await answer(desks, await invited(desks, smarthost), YES)
+        end = begin + timedelta(days=30)
+
+        async def is_vouched_for(at: datetime) -> bool:
+            facts = await desks.store.address_book.facts([ANNA.lookup_key], customer="7", now=at)
+            return facts[ANNA.lookup_key].vouched_for_customer
+
+        assert await is_vouched_for(end - timedelta(microseconds=1))
+        assert not await is_vouched_for(end)
+
+
+@ON_ONE_ENGINE
+async def test_yes_that_never_ends(store_url, smarthost) -> None:
+    async with open_desks(inviting_settings(store_url, smarthost.port, verification={"valid_for": 0})) as desks:
+        await answer(desks, await invited(desks, smarthost), YES)
+        [voucher] = (await desks.addresses.show(ANNA)).vouchers
+
+    assert voucher.valid_until is None
 
 
 async def test_yes_of_the_address_alone(desks, smarthost) -> None:

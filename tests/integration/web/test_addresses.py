@@ -1,8 +1,13 @@
 """The address book over HTTP."""
 
+from datetime import timedelta
+
+import pytest
+
+from smtpguard.app import clock
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.policy import UnverifiedPolicy
-from tests.support.api import Api
+from tests.support.api import Api, asking
 from tests.support.guard import put_on_record, verify
 from tests.support.transcript import greeted
 
@@ -64,8 +69,6 @@ async def test_check_of_what_is_no_address(api) -> None:
 
 async def test_check_for_an_application(sqlite_url, smarthost) -> None:
     """Under the policy of that application."""
-    from tests.support.api import asking
-
     crm = {"name": "strict", "networks": ["127.0.0.0/8"], "unverified": UnverifiedPolicy.REJECT}
     async with asking(sqlite_url, smarthost.port, application=[crm]) as api:
         assert (await check(api, ANNA, application="strict"))["verdict"] == "reject"
@@ -136,6 +139,28 @@ async def test_flag_holds_from_the_next_command_on(api) -> None:
 
     [kept] = await api.guard.waiting()
     assert kept.reason.value == "flagged"
+
+
+@pytest.mark.parametrize("valid_for", [10, 0])
+async def test_what_is_vouched_for_ages(sqlite_url, smarthost, valid_for) -> None:
+    """From now on, whenever it was verified, as on the command line."""
+    entry = {"address": ANNA, "standing": "verified", "customer": "1", "verified_at": "2011-05-04"}
+    put = {"address": ANNA, "vouchers": [{"customer": "2", "verified_at": "2011-05-04T00:00:00Z"}]}
+    async with asking(sqlite_url, smarthost.port, verification={"valid_for": valid_for}) as api:
+        begin = clock()
+        await api.done("POST", "/addresses/import", {"entries": [entry]})
+        await api.done("PUT", "/addresses", put)
+        await api.done("POST", "/addresses/verify", {"address": ANNA, "customer": "3", "reason": "letter"})
+        end = clock()
+        vouchers = (await api.guard.desks.addresses.show(parse_mailbox(ANNA))).vouchers
+
+    assert [each.customer for each in vouchers] == ["1", "2", "3"]
+    lasts = timedelta(days=valid_for)
+    for voucher in vouchers:
+        if valid_for:
+            assert begin + lasts <= voucher.valid_until <= end + lasts
+        else:
+            assert voucher.valid_until is None
 
 
 async def test_flag_unflag_verify(api) -> None:
