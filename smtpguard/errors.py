@@ -16,6 +16,7 @@
     ├── Busy                      there is too much to do just now
     └── ActRefused                an act that the guard does not do
         ├── RecipientFlagged      because nothing may be sent to the recipient
+        ├── InvitationRefused     because this invitation is not to be made
         └── SmarthostRefused      because the smarthost did not take it; nothing was sent
 
 Each message is one line for an operator: it goes to the log and to the command line, never to an SMTP peer
@@ -84,6 +85,14 @@ class ActRefused(SmtpguardError):
 
 class RecipientFlagged(ActRefused):
     """The recipient is flagged."""
+
+
+class InvitationRefused(ActRefused):
+    """Nobody is invited; ``code`` is the word for why."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class SmarthostRefused(ActRefused):

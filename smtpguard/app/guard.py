@@ -125,6 +125,7 @@ def _office(settings: Settings, desks: Desks, metrics: Metrics, spawn: Spawn, lo
     return Office(
         store=desks.store,
         addresses=desks.addresses,
+        invitations=desks.invitations,
         quarantine=desks.quarantine,
         tokens=desks.tokens,
         policies=_policies(settings),

@@ -20,6 +20,7 @@ class Scope(Enum):
 
     ADDRESSES_READ = "addresses:read"
     ADDRESSES_WRITE = "addresses:write"
+    INVITATIONS_WRITE = "invitations:write"
     QUARANTINE_READ = "quarantine:read"
     QUARANTINE_DECIDE = "quarantine:decide"
 

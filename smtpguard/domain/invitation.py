@@ -178,6 +178,11 @@ def token_digest(octets: bytes) -> str:
     return hashlib.sha256(octets).hexdigest()
 
 
+def is_answer(text: str) -> bool:
+    """Whether a text can be the answer to a challenge that is given with an invitation."""
+    return len(text) <= MAX_CHALLENGE_CHARACTERS and bool(comparable_answer(text))
+
+
 def comparable_answer(text: str) -> str:
     """Bring the answer to a challenge into the form in which it is compared: spaces and case make no difference.
 

@@ -17,12 +17,20 @@ from smtpguard.domain.invitation import (
     InvitationKind,
     InvitationRefusal,
     Language,
-    comparable_answer,
+    is_answer,
     token_digest,
     token_text,
 )
 from smtpguard.domain.mailbox import Mailbox
-from smtpguard.errors import ActRefused, RecipientFlagged, SettingsError, SmarthostLost, SmtpguardError
+from smtpguard.errors import (
+    ActRefused,
+    InvitationRefused,
+    RecipientFlagged,
+    SettingsError,
+    SmarthostLost,
+    SmarthostRefused,
+    SmtpguardError,
+)
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.challenges import Challenges
 from smtpguard.service.sending import send
@@ -72,8 +80,9 @@ class Inviter:
     ) -> Invitation:
         """Invite on purpose. ``challenge`` is a label, and the answer that a Yes needs.
 
-        Raises SettingsError where there can be no invitations; ActRefused; SmarthostUnavailable: nothing was sent;
-        SmarthostLost: it may have been.
+        Raises SettingsError where there can be no invitations; ActRefused, which may be InvitationRefused,
+        RecipientFlagged or SmarthostRefused, SmarthostUnavailable, Busy: nothing was sent; SmarthostLost: it may have
+        been.
         """
         hashed = await self._hashed(challenge) if challenge else None
         limits = self._limits(by_itself=False)
@@ -98,7 +107,7 @@ class Inviter:
         label, answer = challenge
         if not label.isprintable() or not label.strip() or len(label) > MAX_CHALLENGE_CHARACTERS:
             raise ActRefused(f"the label of a challenge is one line of 1 to {MAX_CHALLENGE_CHARACTERS} characters")
-        if not comparable_answer(answer) or len(answer) > MAX_CHALLENGE_CHARACTERS:
+        if not is_answer(answer):
             raise ActRefused(f"the answer to a challenge has 1 to {MAX_CHALLENGE_CHARACTERS} characters")
         with self.challenges.place():
             return Challenge(label.strip(), await self.challenges.hashed(answer))
@@ -144,8 +153,10 @@ class Inviter:
             return
         if refusal is InvitationRefusal.CAP_REACHED:  # of all refusals the one that an operator should know of
             self.logger.warning(Event.INVITATION_SKIPPED, recipient=invitation.mailbox.text, why=refusal.value)
-        error = RecipientFlagged if refusal is InvitationRefusal.FLAGGED else ActRefused
-        raise error(self._in_words(refusal, invitation))
+        why = self._in_words(refusal, invitation)
+        if refusal is InvitationRefusal.FLAGGED:
+            raise RecipientFlagged(why)
+        raise InvitationRefused(why, refusal.value)
 
     def _in_words(self, refusal: InvitationRefusal, invitation: Invitation) -> str:
         match refusal:
@@ -166,7 +177,7 @@ class Inviter:
                 self.smarthost, post.envelope, post.message, before_dot=lambda: self._refuse_flagged(invitation)
             )
             if not reply.is_positive:
-                raise ActRefused(f"the smarthost refused the invitation: {reply}")
+                raise SmarthostRefused(f"the smarthost refused the invitation: {reply}", reply.code)
         except SmarthostLost as error:
             self.logger.error(Event.INVITATION_FAILED, error=f"{error}: maybe sent", **_fields(invitation))
             await self.store.invitations.mark_sent(invitation, now=self.clock())

@@ -13,6 +13,12 @@ MAX_FAILURES = 30
 _CHALLENGE = {"www-authenticate": 'Bearer realm="smtpguard"'}
 
 
+def credentials(authorization: str | None) -> str:
+    """Return what stands behind ``Bearer``; nothing, which is no token, where that is missing."""
+    kind, _, text = (authorization or "").partition(" ")
+    return text.strip() if kind.lower() == "bearer" else ""
+
+
 class Access:
     """Knows tokens, and counts those that are none.
 
@@ -39,8 +45,7 @@ class Access:
         return token
 
     async def _find(self, authorization: str | None) -> ApiToken | None:
-        kind, _, text = (authorization or "").partition(" ")
-        return await self._tokens.find(text.strip()) if kind.lower() == "bearer" else None
+        return await self._tokens.find(credentials(authorization))
 
     def _refusal(self, peer: str) -> Problem:
         seconds = self._failures.count(peer)

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Method
 
 from smtpguard.errors import SmtpguardError
-from smtpguard.web import addresses, quarantine
+from smtpguard.web import addresses, invitations, quarantine
 from smtpguard.web.access import Access
 from smtpguard.web.exposition import CONTENT_TYPE, exposition
 from smtpguard.web.front import Front, leave_to_front
@@ -21,7 +21,7 @@ from smtpguard.web.operation import JSON, MAX_BODY_OCTETS
 from smtpguard.web.problems import MEDIA_TYPE, Problem, failure, of_status
 
 PREFIX = "/api/v1"
-OPERATIONS = (*addresses.OPERATIONS, *quarantine.OPERATIONS)
+OPERATIONS = (*addresses.OPERATIONS, *invitations.OPERATIONS, *quarantine.OPERATIONS)
 READY_SECONDS = 5.0
 """How long the store may take to say that it is there."""
 

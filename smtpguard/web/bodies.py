@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
+from smtpguard.domain.invitation import MAX_CHALLENGE_CHARACTERS, Language, is_answer
 from smtpguard.domain.quarantined import QuarantinedMessage
 from smtpguard.domain.standing import AddressRecord, is_customer_reference
 
@@ -121,6 +122,30 @@ class VerifyBody(FlagBody, frozen=True, kw_only=True):
         _check(self.customer, is_customer_reference, _CUSTOMER)
 
 
+class ChallengeBody(Body, frozen=True, kw_only=True):
+    """What a Yes asks for, such as "customer number", and the answer that it needs."""
+
+    label: Annotated[str, Meta(min_length=1, max_length=MAX_CHALLENGE_CHARACTERS)]
+    answer: Annotated[str, Meta(min_length=1, max_length=MAX_CHALLENGE_CHARACTERS)]
+
+    def __post_init__(self) -> None:
+        _check(self.label, _is_words, "label: it wants one line of printable text")
+        _check(self.answer, is_answer, "answer: it wants more than spaces")
+
+
+class InvitationBody(ActBody, frozen=True, kw_only=True):
+    """Who is invited, for which customer, or for the address alone."""
+
+    address: AddressText
+    customer: CustomerText | None = None
+    language: Language | None = None
+    challenge: ChallengeBody | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.customer, is_customer_reference, _CUSTOMER)
+
+
 class ReleaseBody(ReasonedBody, frozen=True, kw_only=True):
     """A message to be sent."""
 
@@ -202,6 +227,14 @@ class ImportAnswer(msgspec.Struct):
 
     imported: int
     rejected: list[RejectedEntry]
+
+
+class InvitationAnswer(msgspec.Struct):
+    """An invitation that was sent."""
+
+    id: str
+    expires_at: datetime
+    language: str
 
 
 class MessageAnswer(msgspec.Struct):

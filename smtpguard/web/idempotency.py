@@ -6,6 +6,7 @@ things stand. The other order could do it twice.
 """
 
 import hashlib
+import hmac
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -29,6 +30,13 @@ class Request:
     key: str | None
     content: bytes
     """Method, path and body."""
+    secret: str
+    """What the token is known by, of which the store knows a digest only."""
+
+    @property
+    def digest(self) -> str:
+        """What is kept of the request; keyed, as a body may hold what is soon guessed, such as a challenge's answer."""
+        return hmac.new(self.secret.encode(), self.content, hashlib.sha256).hexdigest()
 
 
 async def once(request: Request, office: Office, act: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -38,8 +46,7 @@ async def once(request: Request, office: Office, act: Callable[[], Awaitable[Rep
         return reply
     if not _KEY.fullmatch(request.key):
         raise Problem(400, "bad-idempotency-key", "Idempotency-Key wants 1 to 255 printable ASCII characters.")
-    digest = hashlib.sha256(request.content).hexdigest()
-    claim = Claim(request.token, request.key, digest, office.clock())
+    claim = Claim(request.token, request.key, request.digest, office.clock())
     try:
         earlier = await office.store.idempotency_keys.claim(claim)
     except SmtpguardError as error:

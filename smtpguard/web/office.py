@@ -8,6 +8,7 @@ from typing import Any
 
 from smtpguard.domain.policy import Policy
 from smtpguard.service.address_desk import AddressDesk
+from smtpguard.service.invitation_desk import InvitationDesk
 from smtpguard.service.metrics import Numbers
 from smtpguard.service.quarantine_desk import QuarantineDesk
 from smtpguard.service.token_desk import TokenDesk
@@ -21,6 +22,7 @@ class Office:
 
     store: Store
     addresses: AddressDesk
+    invitations: InvitationDesk
     quarantine: QuarantineDesk
     tokens: TokenDesk
     policies: Mapping[str | None, Policy]

@@ -13,7 +13,7 @@ from litestar.types import Method
 
 from smtpguard.domain.api_token import ApiToken, Scope
 from smtpguard.errors import SmtpguardError
-from smtpguard.web.access import Access
+from smtpguard.web.access import Access, credentials
 from smtpguard.web.bodies import ActBody, Body
 from smtpguard.web.idempotency import Request as IdempotentRequest
 from smtpguard.web.idempotency import once
@@ -86,7 +86,12 @@ class Operation(Generic[B, Q]):
 
         if self.writes:
             target = f"{self.method} {request.scope['path']}".encode()
-            asked = IdempotentRequest(token, request.headers.get("idempotency-key"), target + b"\n" + octets)
+            asked = IdempotentRequest(
+                token,
+                request.headers.get("idempotency-key"),
+                target + b"\n" + octets,
+                secret=credentials(request.headers.get("authorization")),
+            )
             return await once(asked, office, act)
         try:
             return await act()

@@ -10,6 +10,7 @@ import msgspec
 
 from smtpguard.errors import (
     ActRefused,
+    Busy,
     MailboxSyntaxError,
     NotFound,
     RecipientFlagged,
@@ -64,7 +65,7 @@ def problem_of(error: SmtpguardError) -> Problem:
 
 def nothing_was_done(error: SmtpguardError) -> bool:
     """Whether the same request may be carried out later: it has left nothing behind that a second one would double."""
-    return isinstance(error, SmarthostUnavailable | SmarthostRefused | StoreUntouched | StoreFull)
+    return isinstance(error, SmarthostUnavailable | SmarthostRefused | StoreUntouched | StoreFull | Busy)
 
 
 def of_status(status: int, headers: dict[str, str] | None = None) -> Problem:
@@ -84,10 +85,11 @@ _OF_ERROR: dict[type, tuple[int, str, str | None]] = {
     NotFound: (404, "not-found", None),
     ActRefused: (409, "refused", None),
     RecipientFlagged: (409, "recipient-flagged", "The recipient is flagged; only despite_flag sends it all the same."),
-    SmarthostRefused: (502, "smarthost-refused", "The smarthost refused it; it still waits."),
+    SmarthostRefused: (502, "smarthost-refused", "The smarthost refused it; nothing was sent."),
     SmarthostUnavailable: (502, "smarthost-unavailable", "The smarthost could not be asked; nothing was sent."),
     SmarthostLost: (502, "smarthost-lost", "The smarthost was lost after the final dot: maybe sent, settle it."),
     StoreError: (503, "store-unavailable", "The store cannot be used now: ask again, or look how things stand."),
+    Busy: (503, "busy", "Too much to do at once; try again."),
     SmtpguardError: (500, "failed", "An error of the guard; its log tells more."),
 }
 _OF_STATUS = {

@@ -60,8 +60,9 @@ def client_of(port: int) -> httpx.AsyncClient:
 @asynccontextmanager
 async def asking(store_url: str, smarthost_port: int, **sections: Any) -> AsyncIterator[Api]:
     """Run a guard with its API for as long as the block."""
+    web = ON_LOOPBACK | sections.pop("web", {})
     async with (
-        guarding(store_url, smarthost_port, web=ON_LOOPBACK, **sections) as guard,
+        guarding(store_url, smarthost_port, web=web, **sections) as guard,
         client_of(guard.guard.web_endpoints[0].port) as http,
     ):
         yield Api(guard, http, await new_token(guard, "crm"))

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from smtpguard.storage.idempotency import Claim
+from smtpguard.web.idempotency import Request
 from tests.support.api import asking, new_token, problem
 from tests.support.eventually import eventually
 
@@ -68,12 +69,11 @@ async def test_keys_are_those_of_a_token(api) -> None:
 
 async def test_end_that_is_not_known(api) -> None:
     """As a guard leaves it that dies between act and answer: nothing is done twice, until the key is forgotten."""
-    import hashlib
     import json
 
     body = json.dumps(FLAG, separators=(",", ":")).encode()
-    digest = hashlib.sha256(b"POST /api/v1/addresses/flag\n" + body).hexdigest()
     store, [token] = api.guard.desks.store, await api.guard.desks.tokens.list(limit=0)
+    digest = Request(token, "k", b"POST /api/v1/addresses/flag\n" + body, secret=api.token).digest
     now = api.guard.desks.clock()
     await store.idempotency_keys.claim(Claim(token, "dead", digest, now))
     await store.idempotency_keys.claim(Claim(token, "old", digest, now - timedelta(hours=24, seconds=1)))
