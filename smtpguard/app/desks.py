@@ -16,6 +16,7 @@ from smtpguard.service.challenges import Challenges
 from smtpguard.service.confirmed_release import ConfirmedRelease
 from smtpguard.service.invitation_desk import InvitationDesk
 from smtpguard.service.inviting import Inviter
+from smtpguard.service.metrics import Metrics
 from smtpguard.service.quarantine_desk import QuarantineDesk
 from smtpguard.service.token_desk import TokenDesk
 from smtpguard.settings import Settings
@@ -56,13 +57,22 @@ async def open_desks(settings: Settings, *, logger: Logger | None = None) -> Asy
 
 @asynccontextmanager
 async def desks_over(
-    settings: Settings, *, store: Store, smarthost: Smarthost, spawn: Spawn, logger: Logger
+    settings: Settings,
+    *,
+    store: Store,
+    smarthost: Smarthost,
+    spawn: Spawn,
+    logger: Logger,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Desks]:
-    """Put up the desks over a store and a smarthost that are open, before the tasks that they spawn end."""
+    """Put up the desks over a store and a smarthost that are open, before the tasks that they spawn end.
+
+    ``metrics`` None: nobody asks for the numbers.
+    """
     addresses = AddressDesk(store, clock, days(settings.verification.valid_for))
     quarantine = QuarantineDesk(store, smarthost, clock)
     challenges = Challenges()
-    invitations = _invitation_desk(settings, quarantine, challenges, spawn, logger)
+    invitations = _invitation_desk(settings, quarantine, challenges, spawn, logger, metrics or Metrics())
     try:
         yield Desks(addresses, invitations, quarantine, TokenDesk(store, clock), store, clock)
     finally:
@@ -76,10 +86,17 @@ def days(number: int) -> timedelta | None:
 
 
 def _invitation_desk(
-    settings: Settings, quarantine: QuarantineDesk, challenges: Challenges, spawn: Spawn, logger: Logger
+    settings: Settings,
+    quarantine: QuarantineDesk,
+    challenges: Challenges,
+    spawn: Spawn,
+    logger: Logger,
+    metrics: Metrics,
 ) -> InvitationDesk:
     verification, store = settings.verification, quarantine.store
-    release = ConfirmedRelease(quarantine, spawn, up_to_days=verification.release_up_to, clock=clock, logger=logger)
+    release = ConfirmedRelease(
+        quarantine, spawn, up_to_days=verification.release_up_to, clock=clock, logger=logger, metrics=metrics
+    )
     inviter = Inviter(
         store,
         quarantine.smarthost,
@@ -92,6 +109,7 @@ def _invitation_desk(
         new_id=new_transaction_id,
         new_token=new_link_token,
         logger=logger,
+        metrics=metrics,
     )
     answers = Answers(
         store,
@@ -101,8 +119,9 @@ def _invitation_desk(
         release.begin,
         clock,
         logger,
+        metrics,
     )
-    return InvitationDesk(inviter, answers, release, spawn, logger, invites=verification.invite_on_quarantine)
+    return InvitationDesk(inviter, answers, release, spawn, logger, metrics, invites=verification.invite_on_quarantine)
 
 
 def _invitation_mail(settings: Settings) -> "InvitationMail":

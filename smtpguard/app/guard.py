@@ -26,7 +26,7 @@ from smtpguard.smtp.sessions import Sessions
 from smtpguard.smtp.tls import load_certificate
 from smtpguard.sockets import Sockets, listen
 from smtpguard.spool import Spool
-from smtpguard.storage import Store, current_revision, head_revision, is_embedded, open_store, upgrade
+from smtpguard.storage import current_revision, head_revision, is_embedded, open_store, upgrade
 from smtpguard.telemetry import Event, Logger, get_logger
 
 if TYPE_CHECKING:
@@ -93,30 +93,44 @@ async def running_guard(
         try:
             async with (
                 task_group(logger) as spawn,
-                desks_over(settings, store=store, smarthost=smarthost, spawn=spawn, logger=logger) as desks,
+                desks_over(
+                    settings, store=store, smarthost=smarthost, spawn=spawn, logger=logger, metrics=metrics
+                ) as desks,
             ):
                 await asyncio.to_thread(desks.invitations.load_templates)
                 sockets = sockets or listen(settings)
                 sessions = _sessions(settings)
                 acceptor = _acceptor(settings, desks, logger, metrics if sockets.web else None)
-                server = SmtpServer(SessionContext(settings.smtp, acceptor, admission, rates, sessions, spawn, logger))
-                web = Web(settings, spawn)
-                housekeeping = spawn(_housekeeping(settings, store, logger).run()) if keeps_house else None
+                context = SessionContext(settings.smtp, acceptor, admission, rates, sessions, spawn, logger)
+                housekeeping = spawn(_housekeeping(settings, desks, logger, metrics).run()) if keeps_house else None
                 try:
-                    if sockets.web:
-                        metrics.begin(lambda: (sessions.number, sessions.opened))
-                        web.serve_api(_office(settings, desks, metrics, spawn, logger), sockets.web)
-                    if sockets.pages:
-                        web.serve_pages(desks.invitations, sockets.pages, logger)
-                    await server.start(sockets.smtp)
-                    yield Guard(settings, server, web, desks, sockets)
+                    async with _serving(settings, desks, context, sockets, metrics) as guard:
+                        yield guard
                 finally:
                     if housekeeping is not None:
                         housekeeping.cancel()
-                    await asyncio.gather(server.close(), web.close())
-                    metrics.end()
         finally:
             await smarthost.close()
+
+
+@asynccontextmanager
+async def _serving(
+    settings: Settings, desks: Desks, context: SessionContext, sockets: Sockets, metrics: Metrics
+) -> AsyncIterator[Guard]:
+    """Serve the parts that have sockets."""
+    server, web = SmtpServer(context), Web(settings, context.spawn)
+    sessions, logger = context.sessions, context.logger
+    try:
+        if sockets.web:
+            metrics.begin(lambda: (sessions.number, sessions.opened))
+            web.serve_api(_office(settings, desks, metrics, context.spawn, logger), sockets.web)
+        if sockets.pages:
+            web.serve_pages(desks.invitations, sockets.pages, logger)
+        await server.start(sockets.smtp)
+        yield Guard(settings, server, web, desks, sockets)
+    finally:
+        await asyncio.gather(server.close(), web.close())
+        metrics.end()
 
 
 def _office(settings: Settings, desks: Desks, metrics: Metrics, spawn: Spawn, logger: Logger) -> "Office":
@@ -129,6 +143,7 @@ def _office(settings: Settings, desks: Desks, metrics: Metrics, spawn: Spawn, lo
         quarantine=desks.quarantine,
         tokens=desks.tokens,
         policies=_policies(settings),
+        retention=days(settings.quarantine.retention),
         numbers=metrics.of_all,
         clock=clock,
         spawn=spawn,
@@ -175,8 +190,8 @@ def _acceptor(settings: Settings, desks: Desks, logger: Logger, metrics: Metrics
     )
 
 
-def _housekeeping(settings: Settings, store: Store, logger: Logger) -> Housekeeping:
-    return Housekeeping(store, days(settings.quarantine.retention), clock, logger)
+def _housekeeping(settings: Settings, desks: Desks, logger: Logger, metrics: Metrics) -> Housekeeping:
+    return Housekeeping(desks.store, days(settings.quarantine.retention), clock, logger, metrics)
 
 
 def applications(settings: Settings) -> tuple[Application, ...]:

@@ -74,6 +74,16 @@ class AnswerOutcome(Enum):
     """Nothing: the link is unknown, expired or used. Nobody is told which."""
 
 
+class SendingOutcome(Enum):
+    """What became of an invitation that was to be made."""
+
+    SENT = "sent"
+    FAILED = "failed"
+    """It could not be made or sent; where the smarthost was lost after the final dot it may have been."""
+    SKIPPED = "skipped"
+    """It was not to be made: the recipient is flagged, the limits are reached, or too many wait."""
+
+
 class InvitationRefusal(Enum):
     """Why an invitation is not made."""
 

@@ -60,10 +60,13 @@ class Expiring:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is open: how many messages in each of these states, and when the oldest that waits came."""
+    """What is open: how many messages in each of these states, when the oldest that waits came, and how many will
+    expire soon.
+    """
 
     numbers: Mapping[QuarantineState, int]
     oldest: datetime | None
+    expiring: int
 
 
 @dataclass(frozen=True, slots=True)

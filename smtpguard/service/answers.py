@@ -22,6 +22,7 @@ from smtpguard.domain.invitation import (
 )
 from smtpguard.domain.standing import Flag, Voucher
 from smtpguard.service.challenges import Challenges
+from smtpguard.service.metrics import Metrics
 from smtpguard.storage import Store
 from smtpguard.telemetry import Event, Logger
 
@@ -49,6 +50,7 @@ class Answers:
     confirmed: Callable[[Invitation, int], None]
     clock: Callable[[], datetime]
     logger: Logger
+    metrics: Metrics
 
     async def look(self, token: str) -> LinkView | None:
         """Return what the page of a link shows, None where the link is unknown; changes nothing."""
@@ -75,6 +77,7 @@ class Answers:
                 answered = await self._yes(taking, challenge_answer, evidence)
             case Answer.NO:
                 answered = await self._no(taking, evidence)
+        self.metrics.invitation(answered.outcome)
         if invitation is not None:
             self.logger.info(
                 Event.INVITATION_ANSWERED,

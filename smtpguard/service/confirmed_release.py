@@ -14,6 +14,7 @@ from smtpguard.domain.invitation import Invitation
 from smtpguard.domain.quarantined import QuarantinedMessage
 from smtpguard.domain.standing import Standing
 from smtpguard.errors import ActRefused, NotFound, RecipientFlagged, SmtpguardError
+from smtpguard.service.metrics import Metrics
 from smtpguard.service.quarantine_desk import QuarantineDesk
 from smtpguard.telemetry import Event, Logger
 
@@ -32,12 +33,14 @@ class ConfirmedRelease:
         up_to_days: int,
         clock: Callable[[], datetime],
         logger: Logger,
+        metrics: Metrics,
     ) -> None:
         self._quarantine = quarantine
         self._spawn = spawn
         self._up_to = timedelta(days=up_to_days)
         self._clock = clock
         self._logger = logger
+        self._metrics = metrics
         self._places = asyncio.Semaphore(RELEASES_AT_ONCE)
         self._is_closed = False
 
@@ -104,4 +107,5 @@ class ConfirmedRelease:
             raise
         except (ActRefused, NotFound):  # somebody else was quicker, or the smarthost does not want this one
             return False
+        self._metrics.confirmed_mail_released()
         return True

@@ -5,10 +5,11 @@ Processes that share a store may all do it: a message expires once, whoever come
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from smtpguard.domain.audit import GUARD, Act, ActKind
+from smtpguard.service.metrics import Metrics
 from smtpguard.storage import Store
 from smtpguard.telemetry import Event, Logger
 
@@ -16,6 +17,11 @@ FIRST_ROUND_SECONDS = 30.0
 ROUND_SECONDS = 3600.0
 MAX_NOTICE = timedelta(days=7)
 """How long before its expiry a message is announced; a third of the retention where that is less."""
+
+
+def notice(retention: timedelta) -> timedelta:
+    """Return how long before its expiry a message is announced."""
+    return min(MAX_NOTICE, retention / 3)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Housekeeping:
     retention: timedelta | None
     clock: Callable[[], datetime]
     logger: Logger
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def run(self) -> None:
         """Make a round every hour, without end."""
@@ -38,19 +45,18 @@ class Housekeeping:
         """Announce what will expire, let expire what was announced long enough ago, clear up. Raises no Exception."""
         try:
             if self.retention is not None:
-                notice = min(MAX_NOTICE, self.retention / 3)
-                await self._announce(self.retention, notice)
-                await self._expire(self.retention, notice)
+                await self._announce(self.retention, notice(self.retention))
+                await self._expire(self.retention, notice(self.retention))
             yesterday = self.clock().date() - timedelta(days=1)
             while await self.store.allowances.forget(before=yesterday):
                 pass
         except Exception as error:  # noqa: BLE001 - whatever it is, the next round tries again
             self.logger.error(Event.HOUSEKEEPING_FAILED, error=str(error))
 
-    async def _announce(self, retention: timedelta, notice: timedelta) -> None:
+    async def _announce(self, retention: timedelta, before: timedelta) -> None:
         """Announce in the log first: what is noted as announced was."""
         now = self.clock()
-        received_until = now - retention + notice
+        received_until = now - retention + before
         expiring = await self.store.quarantine.expiring(received_until=received_until)
         if expiring.oldest is None:
             return
@@ -58,13 +64,13 @@ class Housekeeping:
             Event.QUARANTINE_EXPIRING,
             messages=expiring.count,
             newly_announced=expiring.unannounced,
-            within_days=round(notice / timedelta(days=1), 1),
+            within_days=round(before / timedelta(days=1), 1),
             oldest=expiring.oldest.isoformat(),
         )
         while await self.store.quarantine.announce(received_until=received_until, at=now):
             pass
 
-    async def _expire(self, retention: timedelta, notice: timedelta) -> None:
+    async def _expire(self, retention: timedelta, before: timedelta) -> None:
         """Let messages expire, some at a time: others write in between."""
         now = self.clock()
         why = f"it waited for {retention.days} days"
@@ -72,10 +78,11 @@ class Housekeeping:
         try:
             while expired := await self.store.quarantine.expire(
                 received_until=now - retention,
-                announced_until=now - notice,
+                announced_until=now - before,
                 act=lambda message_id: Act(now, GUARD, ActKind.EXPIRE, message_id, why),
             ):
                 messages += len(expired)
         finally:
             if messages:
+                self.metrics.quarantine_expired(messages)
                 self.logger.info(Event.QUARANTINE_EXPIRED, messages=messages)

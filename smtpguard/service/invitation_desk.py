@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
 from smtpguard.domain.decision import INVITED_BY_ITSELF, RELEASED_BY_YES
-from smtpguard.domain.invitation import Answer, Answered, Invitation, Language, LinkView
+from smtpguard.domain.invitation import Answer, Answered, Invitation, Language, LinkView, SendingOutcome
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.quarantined import QuarantinedMessage
 from smtpguard.errors import ActRefused, SmtpguardError
@@ -12,6 +12,7 @@ from smtpguard.service.answers import Answers
 from smtpguard.service.confirmed_release import ConfirmedRelease
 from smtpguard.service.errands import Errands
 from smtpguard.service.inviting import Inviter
+from smtpguard.service.metrics import Metrics
 from smtpguard.telemetry import Event, Logger
 
 ERRANDS_AT_ONCE = 2
@@ -35,6 +36,7 @@ class InvitationDesk:
         release: ConfirmedRelease,
         spawn: Spawn,
         logger: Logger,
+        metrics: Metrics,
         *,
         invites: bool,
     ) -> None:
@@ -45,6 +47,7 @@ class InvitationDesk:
         self._by_itself = Errands(spawn, at_once=ERRANDS_AT_ONCE, max_waiting=MAX_WAITING)
         self._asked_for = Errands(spawn, at_once=ERRANDS_AT_ONCE, max_waiting=MAX_WAITING)
         self._logger = logger
+        self._metrics = metrics
 
     def load_templates(self) -> None:
         """Read the templates, where there can be invitations; otherwise the first one does. Raises SettingsError."""
@@ -110,6 +113,7 @@ class InvitationDesk:
 
     def _begin(self, errands: Errands, key: Hashable, mailbox: Mailbox, errand: Errand) -> None:
         if not errands.begin(key, lambda: self._watched(errand, mailbox)):
+            self._metrics.invitation(SendingOutcome.SKIPPED)
             self._logger.warning(
                 Event.INVITATION_SKIPPED, recipient=mailbox.text, why=f"{MAX_WAITING} wait, or the guard ends"
             )

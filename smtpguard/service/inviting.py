@@ -4,7 +4,7 @@ It is on record before it is sent, so that the limits hold whatever happens. Whe
 counts no more; where that is not known it counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from smtpguard.domain.invitation import (
     InvitationKind,
     InvitationRefusal,
     Language,
+    SendingOutcome,
     is_answer,
     token_digest,
     token_text,
@@ -33,6 +34,7 @@ from smtpguard.errors import (
 )
 from smtpguard.relay.smarthost import Smarthost
 from smtpguard.service.challenges import Challenges
+from smtpguard.service.metrics import Metrics
 from smtpguard.service.sending import send
 from smtpguard.settings import VerificationSettings
 from smtpguard.storage import Store
@@ -68,6 +70,7 @@ class Inviter:
     new_id: Callable[[], str]
     new_token: Callable[[], bytes]
     logger: Logger
+    metrics: Metrics
 
     async def invite(
         self,
@@ -86,19 +89,35 @@ class Inviter:
         """
         hashed = await self._hashed(challenge) if challenge else None
         limits = self._limits(by_itself=False)
-        return await self._make_and_send(
-            InvitationKind.CONFIRM, mailbox, customer, limits, language=language, challenge=hashed, by=by
+        return await self._counted(
+            self._make_and_send(
+                InvitationKind.CONFIRM, mailbox, customer, limits, language=language, challenge=hashed, by=by
+            )
         )
 
     async def invite_by_itself(self, mailbox: Mailbox, customer: str | None) -> Invitation:
         """Invite because mail was kept; raises as ``invite`` does."""
         limits = self._limits(by_itself=True)
-        return await self._make_and_send(InvitationKind.CONFIRM, mailbox, customer, limits, language=None, by=GUARD)
+        return await self._counted(
+            self._make_and_send(InvitationKind.CONFIRM, mailbox, customer, limits, language=None, by=GUARD)
+        )
 
     async def send_disown_link(self, mailbox: Mailbox, language: Language | None) -> Invitation:
         """Send a link by which an address can be disowned, if it is known at all; raises as ``invite`` does."""
         limits = self._limits(by_itself=True)
-        return await self._make_and_send(InvitationKind.DISOWN, mailbox, None, limits, language=language, by=VISITOR)
+        return await self._counted(
+            self._make_and_send(InvitationKind.DISOWN, mailbox, None, limits, language=language, by=VISITOR)
+        )
+
+    async def _counted(self, sending: Awaitable[Invitation]) -> Invitation:
+        try:
+            invitation = await sending
+        except SmtpguardError as error:
+            is_skipped = isinstance(error, ActRefused) and not isinstance(error, SmarthostRefused)
+            self.metrics.invitation(SendingOutcome.SKIPPED if is_skipped else SendingOutcome.FAILED)
+            raise
+        self.metrics.invitation(SendingOutcome.SENT)
+        return invitation
 
     def _limits(self, *, by_itself: bool) -> InvitationLimits:
         return InvitationLimits(self.settings.max_invitations_per_day, by_itself=by_itself)

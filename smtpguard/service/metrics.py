@@ -1,7 +1,8 @@
 """What is counted while the guard runs, for whoever watches it.
 
 Counting costs next to nothing a message: it is done at the end of a transaction, after the reply, out of what is on its
-record. A label comes from a closed list or is the name of an application: never an address, nor what a peer said.
+record. What is rare, invitations and what expires, is counted where it happens. A label comes from a closed list or is
+the name of an application: never an address, nor what a peer said.
 """
 
 from bisect import bisect_left
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from smtpguard.domain.decision import Decision, Verdict
+from smtpguard.domain.invitation import AnswerOutcome, SendingOutcome
 from smtpguard.domain.reply import R451_SMARTHOST_UNAVAILABLE, Reply
 from smtpguard.service.record import Ended, Outcome, TransactionRecord
 from smtpguard.telemetry import logged_events
@@ -30,6 +32,9 @@ class Metrics:
         self._recipients: Counter[Labels] = Counter()
         self._transactions: Counter[Labels] = Counter()
         self._smarthost_errors: Counter[Labels] = Counter()
+        self._invitations: Counter[Labels] = Counter()
+        self._released = 0
+        self._expired = 0
         self._took = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
 
@@ -59,6 +64,18 @@ class Metrics:
         if record.refusals:
             self._count_refusals(application, record.refusals)
 
+    def invitation(self, outcome: SendingOutcome | AnswerOutcome) -> None:
+        """Count what became of an invitation, or of an answer to one."""
+        self._invitations[outcome.value,] += 1
+
+    def confirmed_mail_released(self) -> None:
+        """Count a message that went out because its recipient said Yes."""
+        self._released += 1
+
+    def quarantine_expired(self, messages: int) -> None:
+        """Count messages that nobody decided about in time."""
+        self._expired += messages
+
     def numbers(self) -> Numbers:
         """Return all numbers as they are now."""
         is_open, opened = self._sessions()
@@ -67,6 +84,9 @@ class Metrics:
             "recipients": self._recipients,
             "transactions": self._transactions,
             "smarthost_errors": self._smarthost_errors,
+            "invitations": self._invitations,
+            "confirmed_mail_released": {(): self._released},
+            "quarantine_expired": {(): self._expired},
             "transaction_took": {(bound,): number for bound, number in zip(took, self._took, strict=True)},
             "transaction_seconds": {(): self._seconds},
             "sessions": {(): is_open},

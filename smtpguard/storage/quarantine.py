@@ -151,8 +151,8 @@ class Quarantine:
 
         return await self._long_work.gather(page, limit=0, after=None, cursor_of=lambda message: message.id)
 
-    async def backlog(self) -> Backlog:
-        """Count what is open."""
+    async def backlog(self, *, expiring_until: datetime | None) -> Backlog:
+        """Count what is open; what came by this time expires soon, None: nothing does."""
         number = func.count()
         counted = select(quarantined_messages.c.state, number).where(quarantined_messages.c.state.in_(_OPEN))
         # The ids sort by time, and an index by state and id.
@@ -162,7 +162,9 @@ class Quarantine:
         def work(connection: Connection) -> Backlog:
             rows = connection.execute(counted.group_by(quarantined_messages.c.state)).all()
             numbers = {QuarantineState(state): count for state, count in rows}
-            return Backlog({state: numbers.get(state, 0) for state in OPEN_STATES}, connection.execute(oldest).scalar())
+            expiring = count_expiring(connection, expiring_until).count if expiring_until else 0
+            of_states = {state: numbers.get(state, 0) for state in OPEN_STATES}
+            return Backlog(of_states, connection.execute(oldest).scalar(), expiring)
 
         return await self._long_work.read(work)
 

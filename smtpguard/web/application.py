@@ -11,6 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Method
 
 from smtpguard.errors import SmtpguardError
+from smtpguard.service.housekeeping import notice
 from smtpguard.web import addresses, invitations, quarantine
 from smtpguard.web.access import Access
 from smtpguard.web.exposition import CONTENT_TYPE, exposition
@@ -82,13 +83,14 @@ async def _ready(office: Office, request: Request[Any, Any, Any]) -> Response[by
 
 async def _metrics(office: Office, request: Request[Any, Any, Any]) -> Response[bytes]:
     del request
-    numbers = await office.numbers()
+    numbers, now = await office.numbers(), office.clock()
+    expiring_until = now - office.retention + notice(office.retention) if office.retention else None
     try:
         async with asyncio.timeout(READY_SECONDS):
-            backlog = await office.store.quarantine.backlog()
+            backlog = await office.store.quarantine.backlog(expiring_until=expiring_until)
     except (SmtpguardError, TimeoutError):
         backlog = None
-    return Response(exposition(numbers, backlog, office.clock()), media_type=CONTENT_TYPE)
+    return Response(exposition(numbers, backlog, now), media_type=CONTENT_TYPE)
 
 
 async def _described(request: Request[Any, Any, Any]) -> Response[bytes]:

@@ -17,6 +17,9 @@ _COUNTERS = {
     "recipients": ("Recipients by what was decided and carried out.", ("application", "verdict", "reason")),
     "transactions": ("Transactions by how they ended.", ("application", "outcome")),
     "smarthost_errors": ("What the smarthost did not take, or why it could not be asked.", ("kind",)),
+    "invitations": ("Invitations, and answers to them, by what became of them.", ("outcome",)),
+    "confirmed_mail_released": ("Messages that went out because their recipient said Yes.", ()),
+    "quarantine_expired": ("Messages that nobody decided about in time.", ()),
     "sessions_opened": ("SMTP sessions since the start.", ()),
     "log_events": ("Lines of the log by event.", ("event",)),
 }
@@ -64,5 +67,8 @@ def _of_store(backlog: Backlog | None, now: datetime) -> Iterator[Metric]:
     for state, number in sorted(backlog.numbers.items(), key=lambda item: item[0].value):
         messages.add_metric((state.value,), number)
     yield messages
+    yield GaugeMetricFamily(
+        "smtpguard_quarantine_expiring", "Messages that wait and expire soon: within a week, or less.", backlog.expiring
+    )
     age = max(0.0, (now - backlog.oldest).total_seconds()) if backlog.oldest else 0.0
     yield GaugeMetricFamily("smtpguard_quarantine_oldest_seconds", "Age of the oldest message that waits.", age)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from smtpguard.domain.policy import Policy
@@ -27,6 +27,8 @@ class Office:
     tokens: TokenDesk
     policies: Mapping[str | None, Policy]
     """By application; None: the general one. Replaced as a whole when the settings are read again."""
+    retention: timedelta | None
+    """After which a message that waits expires; None: never."""
     numbers: Callable[[], Coroutine[Any, Any, Numbers]]
     """Those of all processes of this guard."""
     clock: Callable[[], datetime]

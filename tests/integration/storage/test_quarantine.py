@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, select, update
 from smtpguard.domain.audit import ActKind
 from smtpguard.domain.decision import Reason
 from smtpguard.domain.envelope import NULL_REVERSE_PATH, Body, MailParameters, RcptParameters
+from smtpguard.domain.ids import transaction_id
 from smtpguard.domain.mailbox import Mailbox, parse_mailbox
 from smtpguard.domain.message import HeaderSummary
 from smtpguard.domain.quarantined import OPEN_STATES, Backlog, MessageContent, QuarantineState
@@ -411,12 +412,22 @@ async def test_listing_is_found_by_index(store_url) -> None:
 
 async def test_backlog(store) -> None:
     """What is open, and when the oldest that waits came; none is not an error."""
-    assert await store.quarantine.backlog() == Backlog({QUARANTINED: 0, MAYBE_SENT: 0}, None)
-    [first] = await keep(store, "a@b.example", transaction_id="T1", received_at=NOW)
-    await keep(store, "a@b.example", "c@d.example", transaction_id="T2", received_at=NOW + SECOND)
-    assert await store.quarantine.backlog() == Backlog({QUARANTINED: 3, MAYBE_SENT: 0}, NOW)
+    assert await store.quarantine.backlog(expiring_until=NOW) == Backlog({QUARANTINED: 0, MAYBE_SENT: 0}, None, 0)
+    [first] = await keep(store, "a@b.example", transaction_id=transaction_id(NOW, b"random"), received_at=NOW)
+    await keep(
+        store,
+        "a@b.example",
+        "c@d.example",
+        transaction_id=transaction_id(NOW + SECOND, b"random"),
+        received_at=NOW + SECOND,
+    )
+    assert await store.quarantine.backlog(expiring_until=None) == Backlog({QUARANTINED: 3, MAYBE_SENT: 0}, NOW, 0)
 
     await move(store, first, MAYBE_SENT)
-    assert await store.quarantine.backlog() == Backlog({QUARANTINED: 2, MAYBE_SENT: 1}, NOW + SECOND)
+    assert await store.quarantine.backlog(expiring_until=NOW) == Backlog(
+        {QUARANTINED: 2, MAYBE_SENT: 1}, NOW + SECOND, 0
+    )
     await move(store, first, RELEASED, expected=MAYBE_SENT)
-    assert await store.quarantine.backlog() == Backlog({QUARANTINED: 2, MAYBE_SENT: 0}, NOW + SECOND)
+    assert await store.quarantine.backlog(expiring_until=NOW + SECOND) == Backlog(
+        {QUARANTINED: 2, MAYBE_SENT: 0}, NOW + SECOND, 2
+    )

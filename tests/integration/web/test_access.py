@@ -38,7 +38,7 @@ def test_every_route_is_an_operation_or_open(monkeypatch, tmp_path) -> None:
     )
 
     async def build() -> None:
-        application(Office(*[None] * 10))
+        application(Office(*[None] * 11))
 
     asyncio.run(build())
     routes = {(method, route.path_format) for route in made[0].routes for method in route.methods - {"OPTIONS"}}

@@ -1,16 +1,22 @@
 """Health and metrics: what they tell, and that no address gets into them."""
 
 import sqlite3
+from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from smtpguard.app import clock
+from smtpguard.domain.invitation import Answer, AnswerOutcome, SendingOutcome
 from smtpguard.domain.mailbox import parse_mailbox
+from smtpguard.service import housekeeping
 from smtpguard.web.application import CONTENT_TYPE
-from tests.support.api import asking, problem
+from tests.support.api import ON_LOOPBACK, asking, client_of, problem
 from tests.support.eventually import eventually
-from tests.support.guard import verify
+from tests.support.guard import guarding, verify
+from tests.support.invitations import INVITING, token_of
 from tests.support.scripted_smarthost import ScriptedSmarthost, drop, refuse
 from tests.support.transcript import greeted
 
@@ -96,6 +102,86 @@ async def test_hostile_names_are_no_labels(api) -> None:
         await client.message('"} 1\\n@"@provider.example', wire=b"X-Customer-ID: a@b\r\nSubject: @\r\n\r\nx\r\n")
 
     assert (await scraped(api.http))["recipients_total", "default", "unknown", "quarantine"] == 1
+
+
+async def test_invitations(sqlite_url) -> None:
+    """By what became of them; words of closed lists are the only labels."""
+    no = "no@customer.example"
+    async with (
+        ScriptedSmarthost(rcpt={no: refuse(550, "5.1.1 no")}) as smarthost,
+        asking(sqlite_url, smarthost.port, **INVITING) as api,
+        greeted(api.guard.port) as client,
+    ):
+        desk = api.guard.guard.invitations
+        await client.message(STRANGER)
+        token = token_of(await smarthost.wait_for_message())
+        challenge = {"label": "number", "answer": "4711"}
+        await api.done("POST", "/invitations", {"address": ANNA, "challenge": challenge})
+        annas = token_of(smarthost.messages[1])
+        for address in (ANNA, no):
+            await api("POST", "/invitations", {"address": address})
+        for answers in [
+            (annas, Answer.YES, "4712"),
+            (annas, Answer.NO, ""),
+            (token, Answer.YES, ""),
+            ("x", Answer.NO, ""),
+        ]:
+            link, said, challenge_answer = answers
+            await desk.answer(link, said, challenge_answer=challenge_answer, evidence="192.0.2.1")
+        await smarthost.wait_for_message(3)
+
+        async def is_counted() -> bool:
+            return (await scraped(api.http))["confirmed_mail_released_total",] == 1
+
+        await eventually(is_counted)
+        numbers = await scraped(api.http)
+
+    counted = {name[1]: value for name, value in numbers.items() if name[0] == "invitations_total"}
+    assert counted == {
+        "sent": 2,
+        "failed": 1,
+        "skipped": 1,
+        "confirmed": 1,
+        "disowned": 1,
+        "wrong-answer": 1,
+        "refused": 1,
+    }
+    closed = {each.value for each in (*SendingOutcome, *AnswerOutcome)}
+    assert set(counted) == closed
+
+
+async def test_what_expires(sqlite_url, smarthost, monkeypatch) -> None:
+    """Announced before, and counted after."""
+    monkeypatch.setattr(housekeeping, "FIRST_ROUND_SECONDS", 0)
+
+    @asynccontextmanager
+    async def scraping():
+        async with (
+            guarding(sqlite_url, smarthost.port, web=ON_LOOPBACK) as guard,
+            client_of(guard.guard.web_endpoints[0].port) as http,
+        ):
+            yield guard, http
+
+    async with scraping() as (guard, http), greeted(guard.port) as client:
+        await client.message(STRANGER)
+        assert (await scraped(http))["quarantine_expiring",] == 0
+    later = clock() + timedelta(days=25)
+    monkeypatch.setattr("smtpguard.app.guard.clock", lambda: later)
+    async with scraping() as (guard, http):
+        assert (await scraped(http))["quarantine_expiring",] == 1
+
+        async def is_announced() -> bool:
+            return (await guard.desks.store.quarantine.expiring(received_until=later)).unannounced == 0
+
+        await eventually(is_announced)
+    monkeypatch.setattr("smtpguard.app.guard.clock", lambda: later + timedelta(days=7))
+    async with scraping() as (_, http):
+
+        async def is_expired() -> bool:
+            return (await scraped(http))["quarantine_expired_total",] == 1
+
+        await eventually(is_expired)
+        assert (await scraped(http))["quarantine_expiring",] == 0
 
 
 async def test_form(api) -> None:
