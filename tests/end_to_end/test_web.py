@@ -131,7 +131,7 @@ async def test_flag_set_through_one_node_holds_in_the_other(postgres_url, smarth
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--only", "web"], "smtpguard: web.listen is empty: there is nothing to serve\n"),
+        (["--only", "web"], "smtpguard: web.listen and web.public_listen are empty: there is nothing to serve\n"),
         (["--only", "all"], "Usage: "),
     ],
 )
