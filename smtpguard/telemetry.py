@@ -58,6 +58,7 @@ class Event(StrEnum):
     INVITATION_SENT = "invitation-sent"
     INVITATION_FAILED = "invitation-failed"
     INVITATION_SKIPPED = "invitation-skipped"
+    RENEWALS_INVITED = "renewals-invited"
     INVITATION_ANSWERED = "invitation-answered"
     CONFIRMED_MAIL_RELEASED = "confirmed-mail-released"
     LOG_LINES_LOST = "log-lines-lost"

@@ -18,6 +18,7 @@ from smtpguard.service.logins import Logins
 from smtpguard.service.metrics import Metrics
 from smtpguard.service.owners import Owners
 from smtpguard.service.rates import Rates
+from smtpguard.service.renewal import Renewal
 from smtpguard.settings import Settings
 from smtpguard.smtp.connection import Connection
 from smtpguard.smtp.context import Admission, SessionContext
@@ -191,7 +192,11 @@ def _acceptor(settings: Settings, desks: Desks, logger: Logger, metrics: Metrics
 
 
 def _housekeeping(settings: Settings, desks: Desks, logger: Logger, metrics: Metrics) -> Housekeeping:
-    return Housekeeping(desks.store, days(settings.quarantine.retention), clock, logger, metrics)
+    within = settings.verification.renews_within
+    renewal = None
+    if within is not None and not settings.lacking_for_invitations:
+        renewal = Renewal(desks.store, desks.invitations.invite_again, within, clock, logger)
+    return Housekeeping(desks.store, days(settings.quarantine.retention), clock, logger, metrics, renewal)
 
 
 def applications(settings: Settings) -> tuple[Application, ...]:

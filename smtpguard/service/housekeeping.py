@@ -1,4 +1,5 @@
-"""Housekeeping: what nobody decides about in time expires, announced and on record; counts of old days are removed.
+"""Housekeeping: what nobody decides about in time expires, announced and on record; counts of old days are removed;
+whose vouchers end soon are invited again.
 
 Processes that share a store may all do it: a message expires once, whoever comes first.
 """
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 
 from smtpguard.domain.audit import GUARD, Act, ActKind
 from smtpguard.service.metrics import Metrics
+from smtpguard.service.renewal import Renewal
 from smtpguard.storage import Store
 from smtpguard.telemetry import Event, Logger
 
@@ -33,6 +35,8 @@ class Housekeeping:
     clock: Callable[[], datetime]
     logger: Logger
     metrics: Metrics = field(default_factory=Metrics)
+    renewal: Renewal | None = None
+    """None: nobody is invited before a voucher ends."""
 
     async def run(self) -> None:
         """Make a round every hour, without end."""
@@ -42,7 +46,10 @@ class Housekeeping:
             await asyncio.sleep(ROUND_SECONDS)
 
     async def round(self) -> None:
-        """Announce what will expire, let expire what was announced long enough ago, clear up. Raises no Exception."""
+        """Announce what will expire, let expire what was announced long enough ago, clear up, renew.
+
+        Raises no Exception.
+        """
         try:
             if self.retention is not None:
                 await self._announce(self.retention, notice(self.retention))
@@ -50,6 +57,8 @@ class Housekeeping:
             yesterday = self.clock().date() - timedelta(days=1)
             while await self.store.allowances.forget(before=yesterday):
                 pass
+            if self.renewal is not None:
+                await self.renewal.round()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next round tries again
             self.logger.error(Event.HOUSEKEEPING_FAILED, error=str(error))
 

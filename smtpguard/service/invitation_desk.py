@@ -66,6 +66,10 @@ class InvitationDesk:
         """Invite whoever reads a mailbox to say whether it is theirs; see ``Inviter.invite`` for what is raised."""
         return await self._inviter.invite(mailbox, customer=customer, language=language, challenge=challenge, by=by)
 
+    async def invite_again(self, mailbox: Mailbox, customer: str | None) -> Invitation:
+        """Invite whose voucher ends soon; raises as ``invite`` does."""
+        return await self._inviter.invite_again(mailbox, customer)
+
     async def look(self, token: str) -> LinkView | None:
         """Return what the page of a link shows, None where the link is unknown. It changes nothing."""
         return await self._answers.look(token)

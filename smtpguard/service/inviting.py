@@ -102,6 +102,13 @@ class Inviter:
             self._make_and_send(InvitationKind.CONFIRM, mailbox, customer, limits, language=None, by=GUARD)
         )
 
+    async def invite_again(self, mailbox: Mailbox, customer: str | None) -> Invitation:
+        """Invite as a voucher ends soon; half of what a day allows is left to others. Raises as ``invite`` does."""
+        limits = InvitationLimits(max(1, self.settings.max_invitations_per_day // 2), by_itself=True)
+        return await self._counted(
+            self._make_and_send(InvitationKind.CONFIRM, mailbox, customer, limits, language=None, by=GUARD)
+        )
+
     async def send_disown_link(self, mailbox: Mailbox, language: Language | None) -> Invitation:
         """Send a link by which an address can be disowned, if it is known at all; raises as ``invite`` does."""
         limits = self._limits(by_itself=True)

@@ -1,5 +1,6 @@
 """The section about verification: who invites, and what an answer and the time do."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,8 @@ class VerificationSettings(Section):
 
     valid_for: DaysOrEver = 730
     """How long a voucher holds."""
+    renew_days: DaysOrEver = 30
+    """How long before a voucher ends its recipient is invited again; 0: never."""
     max_verification_mails_per_day: Count = 5
     """Of all applications together, to one address, on one day (UTC)."""
     organisation: Annotated[str, Field(max_length=MAX_ORGANISATION_CHARACTERS), AfterValidator(_organisation)] = ""
@@ -55,3 +58,9 @@ class VerificationSettings(Section):
     """How old a message may be that a Yes lets go."""
     templates: Path | None = None
     """A directory whose files win over those that come with smtpguard."""
+
+    @property
+    def renews_within(self) -> timedelta | None:
+        """How long before its end a voucher is renewed: in a third of its time at most. None: never."""
+        days = min(self.renew_days, self.valid_for / 3) if self.valid_for else self.renew_days
+        return timedelta(days=days) if days else None

@@ -1,8 +1,9 @@
 """The address book: what is on record of each address, and the look-ups that every decision stands on."""
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -15,6 +16,7 @@ from smtpguard.errors import ActRefused, NotFound
 from smtpguard.storage.address_records import read_record, read_records
 from smtpguard.storage.audit_log import append_act
 from smtpguard.storage.database import HotPath
+from smtpguard.storage.ending_vouchers import read_ending
 from smtpguard.storage.imports import import_chunk
 from smtpguard.storage.long_work import LongWork
 from smtpguard.storage.sightings import see_address, see_bindings
@@ -85,6 +87,16 @@ class AddressBook:
             return read_records(connection, after=after, rows=rows, standing=standing, now=now)
 
         return await self._long_work.gather(page, limit=limit, after=after, cursor_of=lambda record: record.lookup_key)
+
+    async def ending(
+        self, *, now: datetime, until: datetime
+    ) -> AsyncGenerator[builtins.list[tuple[Mailbox, str | None]], None]:
+        """Give page after page the pairs whose vouchers hold now, end by then, and have none behind them."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._long_work.read(partial(read_ending, after=after, now=now, until=until))
+            yield page.pairs
+            after = page.last
 
     async def number(self, lookup_key: str) -> int | None:
         """Return the number of an address: it stands for the address where that must not be seen, as in a URL."""

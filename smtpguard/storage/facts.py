@@ -37,9 +37,9 @@ def fact_columns(customer: ColumnElement[str] | None, now: ColumnElement[Any]) -
 def _customer_columns(customer: ColumnElement[str], holding: Sequence[ColumnElement[bool]]) -> list[ColumnElement[Any]]:
     bound = bindings.c.address_id == addresses.c.id
     return [
-        _any_row(vouchers, *holding, vouchers.c.customer == customer),
-        _any_row(bindings, bound, bindings.c.customer == customer),
-        _any_row(bindings, bound, bindings.c.customer != customer),
+        any_row(vouchers, *holding, vouchers.c.customer == customer),
+        any_row(bindings, bound, bindings.c.customer == customer),
+        any_row(bindings, bound, bindings.c.customer != customer),
     ]
 
 
@@ -64,6 +64,7 @@ def _newest(*conditions: ColumnElement[bool]) -> ColumnElement[Any]:
     return newest.scalar_subquery()
 
 
-def _any_row(table: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[Any]:
+def any_row(table: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[Any]:
+    """Whether a table has a row like this; see above."""
     row = select(_ONE).select_from(table).where(*conditions).limit(_ONE).offset(_NONE).correlate_except(table)
     return row.scalar_subquery().is_not(None)
