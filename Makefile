@@ -24,7 +24,7 @@ run: $(STAMP)  ## the guard, with config/smtpguard.toml; ARGS="-c FILE" for othe
 	@$(BIN)/smtpguard $(ARGS) serve
 
 test: $(STAMP)  ## all tests; ARGS=tests/unit or ARGS="-k NAME" for some, NO_SKIP=1 to skip none
-	@$(BIN)/pytest --quiet --numprocesses logical --maxprocesses 4 --dist worksteal $(ARGS)
+	@PYTHONDONTWRITEBYTECODE='' $(BIN)/pytest --quiet --numprocesses logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 soak: $(STAMP)  ## guard, store and smarthost killed under load; SECONDS=600, SEED=N, ARGS="--engine sqlite"
 	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -47,7 +47,7 @@ format: $(STAMP)  ## format the code, mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 
 coverage: $(STAMP)  ## all tests, and which lines they do not meet
-	@$(BIN)/pytest --quiet --numprocesses logical --maxprocesses 4 --dist worksteal --cov --cov-report term $(ARGS)
+	@PYTHONDONTWRITEBYTECODE='' $(BIN)/pytest --quiet --numprocesses logical --maxprocesses 4 --dist worksteal --cov --cov-report term $(ARGS)
 
 clean:  ## remove what can be made again: .venv, caches, builds; never a store
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist

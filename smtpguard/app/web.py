@@ -42,7 +42,7 @@ class Web:
         verification = self._settings.verification
         reception = Reception(
             desk,
-            Pages(verification.organisation),
+            Pages(verification.organisation, self._settings.web.public_url),
             verification.language,
             PeerLimit(asyncio.get_running_loop().time, limit=MAX_REQUESTS),
             clock,

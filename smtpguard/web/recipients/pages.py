@@ -33,10 +33,11 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 
 class Pages:
-    """The pages of an organisation."""
+    """The pages of an organisation. ``public_url`` is where recipients reach them."""
 
-    def __init__(self, organisation: str) -> None:
+    def __init__(self, organisation: str, public_url: str) -> None:
         self._organisation = organisation
+        self._stop_url = f"{public_url}/stop"
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, auto_reload=False
         )
@@ -84,7 +85,7 @@ class Pages:
 
     def gone(self, language: Language) -> bytes:
         """Say what is said of every link that does nothing: a used one, an expired one, one that never was."""
-        return self._page(language, "gone_title", ("gone",), template="gone")
+        return self._page(language, "gone_title", ("gone",), template="gone", stop_url=self._stop_url)
 
     def stop(self, language: Language, *, problem: str = "") -> bytes:
         """Ask somebody without an invitation for the address."""
