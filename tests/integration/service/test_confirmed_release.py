@@ -98,6 +98,23 @@ async def test_what_is_let_go_and_what_is_not(desks, smarthost) -> None:
     assert {key for key, state in (await states(desks)).items() if state is WAITS} == set(others)
 
 
+async def test_mail_of_a_shared_address_is_released_and_invites_nobody(desks, smarthost) -> None:
+    """Kept just before the Yes, it goes out behind it; without one it waits for an operator who asks."""
+    for customer in ("7", "8"):
+        await put_on_record(desks, [ANNA.text, "ben@example.com"], customer=customer)
+    of_ben = await keep(desks, 1, reason=Reason.SHARED_ADDRESS, recipient=parse_mailbox("ben@example.com"))
+    with capture_logs() as logs:
+        await confirm(desks, smarthost)
+        await ended(logs)
+    of_anna = await keep(desks, 2, reason=Reason.SHARED_ADDRESS)
+    desks.invitations.take_kept([await desks.store.quarantine.get(each) for each in (of_ben, of_anna)])
+    await smarthost.wait_for_message()
+    await eventually(lambda: not desks.invitations._by_itself._working)
+
+    assert sent(smarthost) == [of_anna]
+    assert (await states(desks))[of_ben] is WAITS
+
+
 async def test_yes_of_the_address_alone_lets_go_what_names_no_customer(desks, smarthost) -> None:
     await keep(desks, 1, customer="7")
     named_none = await keep(desks, 2, customer=None)

@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import hypothesis
 import pytest
@@ -25,7 +25,8 @@ from schemathesis.specs.openapi.checks import (
 
 from smtpguard.web.application import OPERATIONS, PREFIX
 from smtpguard.web.openapi import document
-from tests.support.api import Api
+from tests.support.api import Api, asking
+from tests.support.invitations import INVITING
 
 EXAMPLES = 6
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
@@ -77,6 +78,13 @@ def fuzz_all(base_url: str, token: str) -> set[int]:
         for operation in operations:
             fuzz(operation, ask, SECONDS / len(operations))
     return statuses
+
+
+@pytest.fixture
+async def api(sqlite_url, smarthost) -> AsyncIterator[Api]:
+    """One that can do everything."""
+    async with asking(sqlite_url, smarthost.port, **INVITING) as api:
+        yield api
 
 
 @pytest.mark.timeout(SECONDS * 3 + 120)
