@@ -1,5 +1,6 @@
 """Fixtures that every folder needs: an environment without settings, and stores on both engines."""
 
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,12 @@ hypothesis.settings.load_profile("suite")
 
 for variable in [name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX)]:
     del os.environ[variable]  # before a test, and before a process that a test starts, can read it
+
+
+def pytest_collection_finish() -> None:
+    """Keep what thousands of collected tests are made of out of each collection of garbage from here on."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
