@@ -6,7 +6,7 @@ from functools import partial
 
 from benchmarks.results import RATE, Measurement, Run
 from benchmarks.sink import sink_command
-from benchmarks.systems import DIRECT, GUARD, HOLD, POSTFIX, title, with_one_worker
+from benchmarks.systems import DIRECT, GUARD, HOLD, POSTFIX, title
 from benchmarks.tables import Show, by_system, failures, figure, number, rate_beside, table
 
 SHORT = {
@@ -47,8 +47,7 @@ SECTIONS = {
     "workers": Section(
         "Workers",
         "cell",
-        "The guard with one process and with two (`[smtp] workers`); ratios to one process on the same engine.",
-        with_one_worker,
+        "The guard with one process and with two (`[smtp] workers`), beside Postfix, which has one for each session.",
     ),
     "quarantine": Section(
         "Quarantine",

@@ -117,8 +117,9 @@ def _recipients(plan: Plan, ground: Ground) -> Iterator[Measurement]:
 
 
 def _workers(plan: Plan, ground: Ground) -> Iterator[Measurement]:
-    wanted = [replace(guard, workers=workers) for guard in plan.guards for workers in (1, 2)]
-    return _contest("workers", wanted, [cell(name) for name in ("c10", "k10", "k50", "r10")], plan, ground)
+    peers = [Wanted(POSTFIX)] if POSTFIX in plan.systems else []  # which has a process for each session
+    guards = [replace(guard, workers=workers) for guard in plan.guards for workers in (1, 2)]
+    return _contest("workers", peers + guards, [cell(name) for name in ("c10", "k10", "k50", "r10")], plan, ground)
 
 
 def _quarantine(plan: Plan, ground: Ground) -> Iterator[Measurement]:
