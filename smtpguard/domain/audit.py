@@ -10,6 +10,8 @@ FIRST_HASH = "0" * 64
 """What stands for "the act before" in the first act."""
 GUARD = "smtpguard"
 """The actor of what the guard does by itself."""
+RECIPIENT = "recipient"
+"""The actor of what an answer of whoever reads a mailbox does."""
 
 
 class ActKind(Enum):

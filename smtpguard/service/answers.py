@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from smtpguard.domain.audit import Act, ActKind
+from smtpguard.domain.audit import RECIPIENT, Act, ActKind
 from smtpguard.domain.invitation import (
     Answer,
     Answered,
@@ -29,8 +29,6 @@ from smtpguard.telemetry import Event, Logger
 CONFIRMATION_METHOD = "confirmation"
 DISOWNED = "disowned"
 """The reason of the flag that a No sets."""
-RECIPIENT = "recipient"
-"""The actor of what an answer does."""
 MAX_EVIDENCE_CHARACTERS = 300
 
 REFUSED = Answered(AnswerOutcome.REFUSED)

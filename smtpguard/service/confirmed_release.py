@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
+from smtpguard.domain.audit import RECIPIENT
 from smtpguard.domain.decision import RELEASED_BY_YES
 from smtpguard.domain.invitation import Invitation
 from smtpguard.domain.quarantined import QuarantinedMessage
@@ -102,7 +103,7 @@ class ConfirmedRelease:
         """Say whether it was released; what concerns the others too is raised."""
         why = f"confirmed by the recipient, voucher {voucher_number}"
         try:
-            await self._quarantine.release_verified(message.id, by="recipient", why=why)
+            await self._quarantine.release_verified(message.id, by=RECIPIENT, why=why)
         except RecipientFlagged:
             raise
         except (ActRefused, NotFound):  # somebody else was quicker, or the smarthost does not want this one

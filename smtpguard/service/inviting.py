@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from smtpguard.domain.audit import Act, ActKind
+from smtpguard.domain.audit import GUARD, Act, ActKind
 from smtpguard.domain.invitation import (
     MAX_CHALLENGE_CHARACTERS,
     Challenge,
@@ -44,8 +44,6 @@ from smtpguard.telemetry import Event, Logger
 if TYPE_CHECKING:
     from smtpguard.service.invitation_mail import InvitationMail, Post
 
-GUARD = "smtpguard"
-"""The actor where nobody else acts."""
 VISITOR = "visitor"
 """The actor where somebody asks for a link on a page."""
 _PATHS = {InvitationKind.CONFIRM: "c", InvitationKind.DISOWN: "d"}
