@@ -1,5 +1,6 @@
 """Where times, ids and chance come from. Here is the only clock."""
 
+import os
 import secrets
 from datetime import UTC, datetime
 
@@ -12,9 +13,9 @@ def clock() -> datetime:
     return datetime.now(UTC)  # noqa: TID251 - the only clock
 
 
-def new_transaction_id() -> str:
+def new_transaction_id(now: datetime) -> str:
     """Make an id that no other transaction has."""
-    return transaction_id(clock(), secrets.token_bytes(RANDOM_OCTETS))
+    return transaction_id(now, os.urandom(RANDOM_OCTETS))
 
 
 def new_link_token() -> bytes:

@@ -1,7 +1,7 @@
 """The decision about one recipient: pure, from what the address book says and the policy."""
 
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.policy import Mode, Policy
@@ -35,6 +35,13 @@ class Reason(Enum):
     STORE_UNAVAILABLE = "store-unavailable"
 
 
+# Before Python 3.12 each look at a member of an enumeration is a call; these are looked at for each recipient.
+_RELAY: Final = Verdict.RELAY
+_NOT_YET: Final = CustomerUnnamed.NOT_YET
+_NONE: Final = CustomerUnnamed.NONE
+_UNCLEAR: Final = CustomerUnnamed.UNCLEAR
+_IS_VERIFIED = Standing.VERIFIED, Reason.VERIFIED
+
 INVITED_BY_ITSELF = frozenset({Reason.UNKNOWN, Reason.NOT_VERIFIED, Reason.NOT_VERIFIED_FOR_CUSTOMER})
 """For what kept mail its recipient is invited without anybody's doing."""
 RELEASED_BY_YES = INVITED_BY_ITSELF | {Reason.SHARED_ADDRESS}
@@ -65,10 +72,10 @@ def decide(recipient: Mailbox, facts: AddressFacts, customer: Customer, policy: 
     standing, reason = standing_for(facts, customer)
     if recipient.domain in policy.trusted_domains and standing is not Standing.FLAGGED and not recipient.holds_route:
         # A mail server may send ``user%elsewhere@ours`` elsewhere, so that our domain in it vouches for nothing.
-        return Decision(recipient, Verdict.RELAY, Reason.TRUSTED_DOMAIN)
+        return Decision(recipient, _RELAY, Reason.TRUSTED_DOMAIN)
     verdict = _verdict(standing, policy)
-    if policy.mode is Mode.OBSERVE and verdict is not Verdict.RELAY:
-        return Decision(recipient, Verdict.RELAY, reason, would_be=verdict)
+    if verdict is not _RELAY and policy.mode is Mode.OBSERVE:
+        return Decision(recipient, _RELAY, reason, would_be=verdict)
     return Decision(recipient, verdict, reason)
 
 
@@ -79,7 +86,9 @@ def decide_after_data(before: Decision, after: Decision) -> Decision:
     be quarantined, and a recipient who got 250 can no longer be rejected alone, so that *reject* becomes *quarantine*;
     it stays for a recipient who was to be rejected and whose RCPT was accepted for what the message might be.
     """
-    strictest = before if after.verdict is Verdict.RELAY and before.verdict is not Verdict.RELAY else after
+    strictest = before if after.verdict is _RELAY and before.verdict is not _RELAY else after
+    if strictest.verdict is _RELAY:
+        return strictest
     if strictest.verdict is Verdict.REJECT and before.verdict is not Verdict.REJECT:
         return kept_if_rejected(strictest)
     return strictest
@@ -94,27 +103,25 @@ def standing_for(facts: AddressFacts, customer: Customer) -> tuple[Standing, Rea
     """Derive the standing of an address for a customer."""
     if facts.flagged:
         return Standing.FLAGGED, Reason.FLAGGED
-    if customer is CustomerUnnamed.UNCLEAR:  # whatever else is lacking: no later voucher can be for this message
+    if customer is _UNCLEAR:  # whatever else is lacking: no later voucher can be for this message
         return Standing.UNVERIFIED, Reason.CUSTOMER_UNCLEAR
     if not facts.on_record:
         return Standing.UNKNOWN, Reason.UNKNOWN
     if not (facts.vouched_address_wide or facts.vouched_for_any_customer):
         return Standing.UNVERIFIED, Reason.NOT_VERIFIED
     obstacle = _obstacle(facts, customer)
-    return (Standing.UNVERIFIED, obstacle) if obstacle else (Standing.VERIFIED, Reason.VERIFIED)
+    return (Standing.UNVERIFIED, obstacle) if obstacle else _IS_VERIFIED
 
 
 def _obstacle(
     facts: AddressFacts, customer: str | Literal[CustomerUnnamed.NOT_YET, CustomerUnnamed.NONE]
 ) -> Reason | None:
     """Why vouchers that hold do not count for this customer."""
-    match customer:
-        case CustomerUnnamed.NOT_YET:
-            return None
-        case CustomerUnnamed.NONE:
-            return None if facts.vouched_address_wide else Reason.NOT_VERIFIED_FOR_CUSTOMER
-        case str():
-            return _obstacle_for_named(facts)
+    if customer is _NOT_YET:
+        return None
+    if customer is _NONE:
+        return None if facts.vouched_address_wide else Reason.NOT_VERIFIED_FOR_CUSTOMER
+    return _obstacle_for_named(facts)
 
 
 def _obstacle_for_named(facts: AddressFacts) -> Reason | None:
@@ -126,10 +133,6 @@ def _obstacle_for_named(facts: AddressFacts) -> Reason | None:
 
 
 def _verdict(standing: Standing, policy: Policy) -> Verdict:
-    match standing:
-        case Standing.VERIFIED:
-            return Verdict.RELAY
-        case Standing.FLAGGED:
-            return Verdict(policy.flagged.value)
-        case Standing.UNKNOWN | Standing.UNVERIFIED:
-            return Verdict(policy.unverified.value)
+    if standing is Standing.VERIFIED:
+        return _RELAY
+    return Verdict(policy.flagged.value if standing is Standing.FLAGGED else policy.unverified.value)

@@ -52,12 +52,13 @@ class HeaderTooBigError(ValueError):
 class Header:
     """The header section of a message, to be asked for the few fields that the guard reads."""
 
-    __slots__ = ("_lines", "_section")
+    __slots__ = ("_found", "_lines", "_section")
 
     def __init__(self, section: bytes) -> None:
         self._section = section
         # Every field begins behind a line end here, and in lower case: an octet of it stands one place further on.
         self._lines = b"\n" + section.lower()
+        self._found: dict[str, list[tuple[int, re.Match[bytes]]]] = {}
 
     def __len__(self) -> int:
         return len(self._section)
@@ -84,14 +85,18 @@ class Header:
 
     def _fields(self, name: str) -> list[tuple[int, re.Match[bytes]]]:
         """Find where each field of this name begins, and what stands behind the name."""
-        found = []
+        found = self._found.get(name)
+        if found is not None:
+            return found
+        found = self._found[name] = []
         for beginning in _beginnings(name):
             start = self._lines.find(beginning)
             while start >= 0:
                 if match := _VALUE.match(self._lines, start + len(beginning)):
                     found.append((start, match))
                 start = self._lines.find(beginning, start + 1)
-        return sorted(found, key=itemgetter(0))
+        found.sort(key=itemgetter(0))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +247,8 @@ def is_verification_mark(purposes: Sequence[bytes]) -> bool:
 def take_out(wire: bytearray, header: Header, names: Collection[str]) -> None:
     """Remove each field of these names, in place; ``header`` no longer fits the wire form afterwards."""
     spans = {span for name in names for span in header.spans(name)}  # both names may be the same
+    if not spans:
+        return
     kept, done = bytearray(), 0
     for start, end in sorted(spans):
         kept += wire[done:start]

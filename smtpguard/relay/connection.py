@@ -39,6 +39,8 @@ class SmarthostConnection(asyncio.Protocol):
         """What EHLO offered: keywords in upper case, with what follows them."""
         self.transactions = 0
         """How many transactions it has been borrowed for."""
+        self.is_reset = True
+        """Whether the smarthost knows of no transaction: none has begun since it took a message, or ever."""
         self._loop = asyncio.get_running_loop()
         self.opened_at = self._loop.time()
         self.alarm = Alarm(self._loop)
@@ -150,7 +152,7 @@ class SmarthostConnection(asyncio.Protocol):
         while not session.is_established:
             if self._broken:
                 raise self._error()
-            if not await self._hear(seconds):
+            if not await self._news_within(seconds):
                 self._break(f"no TLS handshake within {seconds:g} s")
 
     def write(self, data: bytes | memoryview, *, replies: int = 0) -> None:
@@ -170,7 +172,7 @@ class SmarthostConnection(asyncio.Protocol):
         """
         while self._paused and not self._broken:
             before = self._unsent()
-            if not await self._hear(seconds) and self._unsent() >= before:
+            if not await self._news_within(seconds) and self._unsent() >= before:
                 self._break(f"it took no octet for {seconds:g} s")
 
     async def upload(self, wire: bytes | bytearray | memoryview, seconds: float) -> None:
@@ -204,12 +206,17 @@ class SmarthostConnection(asyncio.Protocol):
         if self._dot_waits:
             raise self._error()
 
+    def has_unread(self) -> bool:
+        """Whether the kernel has something from the smarthost, be it the end of the stream."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and bool(self._unread.poll(0))
+
     async def catch_up(self) -> None:
         """Let the event loop read what the smarthost has said by now, even if only the kernel has it.
 
         What is written next, before anything else is awaited, cannot be taken for what such a word answers.
         """
-        while self._has_unread():  # noqa: ASYNC110 - the kernel sets no event
+        while self.has_unread():  # noqa: ASYNC110 - the kernel sets no event
             await asyncio.sleep(0)
 
     async def reply(self, seconds: float) -> PeerReply:
@@ -217,7 +224,7 @@ class SmarthostConnection(asyncio.Protocol):
         while not self._replies:
             if self._broken:
                 raise self._error()
-            if not await self._hear(seconds):
+            if not await self._news_within(seconds):
                 self._break(f"no reply within {seconds:g} s")
         return self._replies.popleft()
 
@@ -267,14 +274,13 @@ class SmarthostConnection(asyncio.Protocol):
             raise self._error()
         return transport
 
-    def _has_unread(self) -> bool:
-        """Whether the kernel has something from the smarthost, be it the end of the stream."""
-        transport = self._transport
-        return transport is not None and not transport.is_closing() and bool(self._unread.poll(0))
-
     def _listen(self, octets: bytes) -> None:
         for reply in self._parser.feed(octets):
-            self._count_off(reply)
+            if self._expected and not self._broken and reply.code != SERVICE_CLOSING:
+                self._expected -= 1
+                self._replies.append(reply)
+            else:
+                self._hear_out_of_turn(reply)
 
     def _decrypt(self, data: bytes, session: TlsSession) -> Iterator[bytes]:
         was_established = session.is_established
@@ -290,7 +296,8 @@ class SmarthostConnection(asyncio.Protocol):
         session.encrypt(data)
         return session.to_send()
 
-    def _count_off(self, reply: PeerReply) -> None:
+    def _hear_out_of_turn(self, reply: PeerReply) -> None:
+        """Hear what ends the connection: a reply that nobody asked for, or a 421."""
         closing = reply.code == SERVICE_CLOSING
         if self._broken:
             return
@@ -300,8 +307,7 @@ class SmarthostConnection(asyncio.Protocol):
             return
         self._expected -= 1
         self._replies.append(reply)
-        if closing:
-            self._break(f"it said: {reply.cleaned()}", gone=True)
+        self._break(f"it said: {reply.cleaned()}", gone=True)
 
     def _break(self, reason: str, *, gone: bool = False) -> None:
         if self._broken:
@@ -318,15 +324,14 @@ class SmarthostConnection(asyncio.Protocol):
         kind = SmarthostGone if self._gone else SmarthostUnavailable
         return kind(f"smarthost {self.name}: {self._broken}")
 
-    async def _hear(self, seconds: float) -> bool:
-        """Wait for news; False if there was none in time."""
+    def _news_within(self, seconds: float) -> asyncio.Future[bool]:
+        """Return what is done as soon as there is news, with False if there is none in time.
+
+        An alarm that is left behind finds it done already.
+        """
         self._news = self._loop.create_future()
         self.alarm.set(seconds, self._time_out)
-        try:
-            return await self._news
-        finally:
-            self.alarm.clear()
-            self._news = None
+        return self._news
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():

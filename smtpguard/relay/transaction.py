@@ -112,7 +112,7 @@ class SmarthostTransaction:
         if self._refusal is not None:
             return [self._refusal] * len(recipients)
         if await self._is_held():
-            return await self._offer(self._connection_in(_State.OPEN), recipients, reset=True)
+            return await self._offer(self._connection_in(_State.OPEN), recipients)
         return await self._begin(recipients)
 
     @_operation
@@ -163,7 +163,7 @@ class SmarthostTransaction:
     async def abort(self) -> None:
         """End the transaction before the final dot; do nothing if it is over. Never raises.
 
-        Before DATA the connection is kept; whoever uses it next begins with RSET.
+        Before DATA the connection is kept; the next transaction begins with RSET then.
         """
         if self._state is _State.BODY:
             self._close()
@@ -175,24 +175,23 @@ class SmarthostTransaction:
         self._connection = await self._pool.borrow()
         reused = self._connection.is_reused
         try:
-            return await self._offer(self._connection, recipients, reset=reused)
+            return await self._offer(self._connection, recipients)
         except SmarthostGone:
             if not reused or self._state is not _State.NEW:
                 raise
         self._connection = await self._pool.renew(self._connection)
-        return await self._offer(self._connection, recipients, reset=False)
+        return await self._offer(self._connection, recipients)
 
-    async def _offer(
-        self, connection: SmarthostConnection, recipients: Sequence[ForwardPath], *, reset: bool
-    ) -> list[Reply]:
+    async def _offer(self, connection: SmarthostConnection, recipients: Sequence[ForwardPath]) -> list[Reply]:
         capabilities = connection.capabilities
         refusal = missing_extension(self._parameters, capabilities)
         if refusal is not None:
             return self._refuse(refusal, recipients)
         mail = mail_command(self._reverse_path, self._parameters, size=self._size, capabilities=capabilities)
-        rset = [b"RSET\r\n"] if reset else []
-        flight = self._flight(connection, [*rset, mail, *(rcpt_command(path, capabilities) for path in recipients)])
-        if reset:
+        rset = [] if connection.is_reset else [b"RSET\r\n"]
+        flight = self._flight(connection, [*rset, mail, *[rcpt_command(path, capabilities) for path in recipients]])
+        connection.is_reset = False
+        if rset:
             await _require_reset(connection, flight)
         reply = await flight.answer()
         if not reply.is_positive:
@@ -246,7 +245,8 @@ class SmarthostTransaction:
             except SmarthostUnavailable as error:
                 return _early_refusal(connection, error)
             rest = view[-UPLOAD_SLICE_OCTETS:]
-        await connection.catch_up()
+        if connection.has_unread():
+            await connection.catch_up()
         before_dot()
         return await self._send_end(connection, rest)
 
@@ -257,9 +257,11 @@ class SmarthostTransaction:
         except SmarthostUnavailable as error:
             return _early_refusal(connection, error)
         try:
-            return await connection.answer(self._settings.reply_timeout, wanted=FINAL)
+            reply = await connection.answer(self._settings.reply_timeout, wanted=FINAL)
         except SmarthostUnavailable as error:
             raise SmarthostLost(f"{error} (after the final dot)") from error
+        connection.is_reset = reply.is_positive  # RFC 5321 4.1.1.4: it keeps nothing of what it has processed
+        return reply
 
     # The connection: held while a call runs and for a moment after it, else lent
 
@@ -276,7 +278,8 @@ class SmarthostTransaction:
         if self._state is _State.NEW and self._accepted:
             return False
         connection = self._connection_in(_State.OPEN)
-        await connection.catch_up()
+        if connection.has_unread():
+            await connection.catch_up()
         if not connection.is_gone or self._has_hung_up:
             return True
         self._has_hung_up = True

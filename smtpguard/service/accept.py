@@ -70,14 +70,14 @@ RECEIVED_ALLOWANCE = 1024
 
 @dataclass(frozen=True)
 class Acceptor:
-    """Begins transactions. ``clock`` gives aware times, ``new_id`` transaction ids."""
+    """Begins transactions. ``clock`` gives aware times, ``new_id`` the transaction ids of a time."""
 
     store: Store
     smarthost: Smarthost
     spool: Spool
     hostname: str
     clock: Callable[[], datetime]
-    new_id: Callable[[], str]
+    new_id: Callable[[datetime], str]
     logger: Logger
     max_verification_mails: int
     """To one address, on one day."""
@@ -123,8 +123,9 @@ class Transaction:
         self._owners = acceptor.owners
         self._kept: list[QuarantinedMessage] = []
         self._verification: VerificationMail | None = None
-        self.id = acceptor.new_id()
-        self.record = TransactionRecord(self.id, origin, reverse_path, acceptor.clock())
+        began_at = acceptor.clock()
+        self.id = acceptor.new_id(began_at)
+        self.record = TransactionRecord(self.id, origin, reverse_path, began_at)
 
     @property
     def has_recipients(self) -> bool:

@@ -54,7 +54,7 @@ class Inviter:
     """Makes and sends invitations.
 
     ``mail`` gives what writes them, and is asked for the first one only; ``lacking`` are the keys without which there
-    can be none. ``new_id`` gives transaction ids, ``new_token`` random octets.
+    can be none. ``new_id`` gives the transaction ids of a time, ``new_token`` random octets.
     """
 
     store: Store
@@ -65,7 +65,7 @@ class Inviter:
     lacking: tuple[str, ...]
     mail: Callable[[], "InvitationMail"]
     clock: Callable[[], datetime]
-    new_id: Callable[[], str]
+    new_id: Callable[[datetime], str]
     new_token: Callable[[], bytes]
     logger: Logger
     metrics: Metrics
@@ -153,7 +153,7 @@ class Inviter:
             raise ActRefused(f"{mailbox}: no message can be addressed to it")
         token, now = self.new_token(), self.clock()
         invitation = Invitation(
-            id=self.new_id(),
+            id=self.new_id(now),
             kind=kind,
             mailbox=mailbox,
             customer=customer,

@@ -38,8 +38,8 @@ from smtpguard.telemetry import Event
 MAX_COMMAND_OCTETS = 2048
 """RFC 5321 4.5.3.1.4 asks for 512, more with extensions; this is what Postfix takes."""
 MAX_AUTH_OCTETS = 12_288  # RFC 4954 4
-_LONG_COMMANDS = frozenset({"AUTH", "BDAT"})
-ALLOWED_BEFORE_STARTTLS = frozenset({"EHLO", "NOOP", "STARTTLS", "QUIT"})  # RFC 3207 4
+_LONG_COMMANDS = frozenset({b"AUTH", b"BDAT"})
+ALLOWED_BEFORE_STARTTLS = frozenset({b"EHLO", b"NOOP", b"STARTTLS", b"QUIT"})  # RFC 3207 4
 CLOSE_GRACE_SECONDS = 5.0
 """How long a peer that reads nothing may hold up the end of its session."""
 PROXY_SECONDS = 10.0
@@ -57,12 +57,12 @@ class Connection(SMTP):
     """Services stand behind a session, and no handler of the stock class."""
     _auth_required = False
     """By the stock class: its HELP asks."""
-    _commands: Mapping[str, str]
+    _commands: Mapping[bytes, str]
     """Which method carries out which command."""
 
     def __init_subclass__(cls) -> None:
         names = {name for kind in cls.__mro__ for name in vars(kind)}
-        cls._commands = {name.removeprefix("smtp_"): name for name in names if name.startswith("smtp_")}
+        cls._commands = {name.removeprefix("smtp_").encode(): name for name in names if name.startswith("smtp_")}
 
     def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop, implicit_tls: bool) -> None:
         self._context = context
@@ -144,18 +144,18 @@ class Connection(SMTP):
             return
         line = line.rstrip(b"\r\n")
         verb, _, rest = line.partition(b" ")
-        name = verb.decode("ascii", "replace").upper()
-        if not name or "\ufffd" in name:
+        verb = verb.upper()
+        if not verb or not verb.isascii():
             await self.push(R500_BAD_SYNTAX)
-        elif len(line) > self._max_octets(name):
+        elif len(line) > MAX_COMMAND_OCTETS and not self._may_be_long(verb):
             await self.push(R500_LINE_TOO_LONG)
         else:
             self._clock.reset()
             # Octets that are not UTF-8 reach our own parser, which answers with the proper code.
-            await self._method(name)(str(rest.strip(), "utf-8", "surrogateescape") if rest else None)
+            await self._method(verb)(str(rest.strip(), "utf-8", "surrogateescape") if rest else None)
 
-    def _max_octets(self, name: str) -> int:
-        return MAX_AUTH_OCTETS if name in _LONG_COMMANDS and self.session.extended_smtp else MAX_COMMAND_OCTETS
+    def _may_be_long(self, verb: bytes) -> bool:
+        return verb in _LONG_COMMANDS and self.session.extended_smtp
 
     async def _arrive(self) -> bool:
         """Learn who is there, and whether there is room; then TLS, where it stands at the beginning."""
@@ -327,7 +327,8 @@ class Connection(SMTP):
         if isinstance(status, str):
             status = complete_reply(status)
         if isinstance(status, Reply):
-            self._errors += status.is_protocol_error
+            if status.code >= 500:
+                self._errors += status.is_protocol_error
             status = status.wire
         self._write(status)
         self._replies += 1
@@ -337,17 +338,17 @@ class Connection(SMTP):
             self._clock.reset()  # now it is the application that keeps us waiting
             await self._drained
 
-    def _method(self, name: str) -> _Method:
+    def _method(self, verb: bytes) -> _Method:
         """Return what carries a command out, or refuses it."""
-        if self._context.admission.tls_required and self._tls_protocol is None and name not in ALLOWED_BEFORE_STARTTLS:
-            return self._refuse_before_tls if name != "BDAT" else self._hang_up_before_tls
-        method: _Method = getattr(self, self._commands.get(name, "_refuse_unknown"))
+        if self._context.admission.tls_required and self._tls_protocol is None and verb not in ALLOWED_BEFORE_STARTTLS:
+            return self._refuse_before_tls if verb != b"BDAT" else self._hang_up_before_tls
+        method: _Method = getattr(self, self._commands.get(verb, "_refuse_unknown"))
         return method
 
     @syntax("HELP [command]")
     async def smtp_HELP(self, arg: str | None) -> None:
         """RFC 5321 4.1.1.8: the stock class's, which wants to see the commands."""
-        self._smtp_methods = {name: getattr(self, method) for name, method in self._commands.items()}
+        self._smtp_methods = {verb.decode(): getattr(self, method) for verb, method in self._commands.items()}
         await super().smtp_HELP(arg)
 
     async def _refuse_before_tls(self, arg: str | None) -> None:

@@ -43,7 +43,8 @@ class Input:
         self._pieces.append(data)
         self._size += len(data)
         self._last = data[-len(QUIT) :] if len(data) >= len(QUIT) else (self._last + data)[-len(QUIT) :]
-        self._hold_back_if_much()
+        if self._size > HIGH_WATER_OCTETS or len(self._pieces) > HIGH_WATER_PIECES:
+            self._hold_back_if_much()
         self._wake()
 
     def feed_eof(self) -> None:
@@ -73,8 +74,10 @@ class Input:
         line = b""
         is_too_long = False
         while not line.endswith(b"\n"):
-            if not await self._come():
-                raise asyncio.IncompleteReadError(line, None)
+            while not self._pieces:
+                if self._has_ended:
+                    raise asyncio.IncompleteReadError(line, None)
+                await self._more()
             line += self._first(self._pieces[0].find(b"\n") + 1 or -1)
             if len(line) > limit:
                 line, is_too_long = line[-1:], True
@@ -82,7 +85,11 @@ class Input:
 
     async def read(self, octets: int = -1) -> bytes:
         """Return what comes next, but no more than so many octets. ``b""``: it has ended."""
-        return self._first(octets) if await self._come() else b""
+        while not self._pieces:
+            if self._has_ended:
+                return b""
+            await self._more()
+        return self._first(octets)
 
     async def readexactly(self, octets: int) -> bytes:
         """Return so many octets. Raises IncompleteReadError where the input ends before."""
@@ -101,15 +108,10 @@ class Input:
             raise asyncio.LimitOverrunError("the line is too long", 0)
         return line
 
-    async def _come(self) -> bool:
-        """Wait until something lies here; False where it has ended."""
-        while not self._pieces and not self._has_ended:
-            self._news = self._loop.create_future()
-            try:
-                await self._news
-            finally:
-                self._news = None
-        return bool(self._pieces)
+    def _more(self) -> asyncio.Future[None]:
+        """Return what is done as soon as something has come, or the end. One reader waits at a time."""
+        self._news = self._loop.create_future()
+        return self._news
 
     def _first(self, octets: int) -> bytes:
         """Take so many octets of the first piece, or all of it."""

@@ -44,9 +44,10 @@ def ledger_row(entry: LedgerEntry, at: Any) -> tuple[Any, ...]:
         recipient.text,
         recipient.lookup_key,
         entry.customer or "",
-        decision.verdict.value,
-        decision.reason.value,
-        None if would_be is None else would_be.value,
+        # What ``value`` gives as well, but by a call in Python.
+        decision.verdict._value_,
+        decision.reason._value_,
+        None if would_be is None else would_be._value_,
         storable(entry.smarthost_reply),
         storable(entry.message_id),
         entry.subject_digest,
@@ -56,14 +57,18 @@ def ledger_row(entry: LedgerEntry, at: Any) -> tuple[Any, ...]:
 def sightings_of(entries: Iterable[LedgerEntry]) -> Sightings:
     """Return the bindings that entries show."""
     named = [entry for entry in entries if entry.customer is not None]
+    if not named:
+        return {}
     return {
         (entry.decision.recipient.lookup_key, entry.customer or ""): entry.at
         for entry in sorted(named, key=lambda entry: entry.at)
     }
 
 
-def merged(recordings: Iterable[Recording]) -> Recording:
+def merged(recordings: Sequence[Recording]) -> Recording:
     """Put several recordings together; of the times at which a pair was seen the last counts."""
+    if len(recordings) == 1:
+        return recordings[0]
     rows: list[Sequence[Any]] = []
     seen: dict[tuple[str, str], datetime] = {}
     for recording in recordings:

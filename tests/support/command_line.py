@@ -94,7 +94,7 @@ class CommandLine:
         message: bytes = BODY,
     ) -> list[str]:
         """Put one message into quarantine, for so many recipients; return the ids."""
-        transaction = new_transaction_id()
+        transaction = new_transaction_id(clock())
         messages = [
             QuarantinedMessage(
                 id=quarantined_id(transaction, number),

@@ -393,6 +393,8 @@ async def meet(fault: Fault, bench: Bench, smarthost: ScriptedSmarthost, *, send
     """
     if fault.reused:
         await send_good_message(bench, smarthost)
+    if "rset" in fault.script:
+        await give_a_transaction_up(bench)
     before, logged = len(smarthost.messages), len(bench.log())
     for step, action in fault.script.items():
         setattr(smarthost, step, action)
@@ -496,6 +498,15 @@ async def assert_left(expected: Expected, bench: Bench, arrived: Sequence[Transa
 def of(line: Mapping[str, Any], record: Any) -> bool:
     """Whether a record is of the transaction that a line of the log tells of."""
     return bool(record.transaction_id == line["transaction"])
+
+
+async def give_a_transaction_up(bench: Bench) -> None:
+    """Leave a connection to the smarthost behind on which the next transaction begins with RSET."""
+    logged = len(bench.log())
+    async with greeted(bench.port) as client:
+        await client.envelope(ALICE)
+        await client.ask("RSET", "250 *")
+    await eventually(lambda: len(bench.log()) > logged)
 
 
 async def send_good_message(bench: Bench, smarthost: ScriptedSmarthost) -> None:

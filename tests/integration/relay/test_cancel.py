@@ -67,7 +67,7 @@ async def test_cancelled_wherever_it_waits(relay_to, monkeypatch, certificates, 
             if way != "fresh":
                 await deliver(smarthost, [CAROL])
             if way == "stale":
-                scripted.rset = in_turn(drop())
+                scripted.mail = in_turn(drop())
             if way == "MAIL refused":
                 scripted.mail = in_turn(refuse(550, "5.7.1 no"))
             transaction = begin(smarthost)

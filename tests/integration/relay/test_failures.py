@@ -350,7 +350,7 @@ async def test_one_reply_too_many_shifts_no_delivery(relay_to, capabilities) -> 
     async with ScriptedSmarthost(capabilities=capabilities, rcpt=refused) as scripted:
         smarthost = relay_to(scripted)
         await deliver(smarthost, [CAROL])
-        scripted.rset = sequence(raw(b"250 2.0.0 stray\r\n"), usual())
+        scripted.mail = sequence(raw(b"250 2.0.0 stray\r\n"), usual())
         with pytest.raises(SmarthostUnavailable):
             await attempt(smarthost, [ALICE, BOB, CAROL])
 

@@ -8,7 +8,7 @@ import pytest
 from smtpguard.domain.capabilities import Capabilities
 from tests.integration.relay.deliveries import ALICE, begin, deliver
 from tests.support.eventually import eventually
-from tests.support.scripted_smarthost import CAPABILITIES, ScriptedSmarthost, drop, hang, hold, refuse, stall
+from tests.support.scripted_smarthost import CAPABILITIES, ScriptedSmarthost, drop, hang, hold, in_turn, refuse, stall
 
 USUAL = Capabilities(size=52428800, eight_bit_mime=True, smtputf8=False, dsn=False)
 
@@ -37,7 +37,7 @@ async def test_the_idle_connection_may_have_gone_stale(relay_to) -> None:
     async with ScriptedSmarthost() as scripted:
         smarthost = relay_to(scripted)
         await smarthost.offers()
-        scripted.rset = drop()
+        scripted.mail = in_turn(drop())
         await deliver(smarthost)
 
         assert len(scripted.connections) == 2
