@@ -73,9 +73,14 @@ def despite_deadlocks(transaction: Callable[[], T]) -> T:
         try:
             return transaction()
         except Exception as error:
-            if getattr(_cause(error), "sqlstate", None) != _POSTGRES_DEADLOCK:
+            if not is_deadlock(error):
                 raise
     return transaction()
+
+
+def is_deadlock(error: Exception) -> bool:
+    """Whether the server ended a transaction to break a deadlock."""
+    return getattr(_cause(error), "sqlstate", None) == _POSTGRES_DEADLOCK
 
 
 def _cause(error: Exception) -> BaseException | None:

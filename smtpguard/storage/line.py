@@ -22,7 +22,7 @@ class LineFailed(StoreUnavailable):
     """The store failed, whoever asked: to serve the others alone would fail as well."""
 
 
-class _Place(Generic[Request, Answer]):
+class Place(Generic[Request, Answer]):
     """One request in the line, and where its answer goes."""
 
     __slots__ = ("answer", "request")
@@ -33,7 +33,8 @@ class _Place(Generic[Request, Answer]):
 
     @property
     def is_abandoned(self) -> bool:
-        return self.answer.cancelled()
+        """Whether nobody waits for the answer any more."""
+        return self.answer.done()
 
 
 class Line(Generic[Request, Answer]):
@@ -42,7 +43,7 @@ class Line(Generic[Request, Answer]):
     def __init__(self, name: str, serve: Callable[[Sequence[Request]], Sequence[Answer]]) -> None:
         self._loop = asyncio.get_running_loop()
         self._serve = serve
-        self._waiting: SimpleQueue[_Place[Request, Answer] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Place[Request, Answer] | None] = SimpleQueue()
         self._is_closed = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -51,7 +52,7 @@ class Line(Generic[Request, Answer]):
         """Return the answer, or raise what serving raised; TimeoutError after so many seconds."""
         if self._is_closed:
             raise StoreUnavailable("the store is closed")
-        place: _Place[Request, Answer] = _Place(request, self._loop.create_future())
+        place: Place[Request, Answer] = Place(request, self._loop.create_future())
         self._waiting.put(place)
         async with asyncio.timeout(seconds):
             return await place.answer
@@ -67,11 +68,11 @@ class Line(Generic[Request, Answer]):
         while places := self._take():
             wanted = [place for place in places if not place.is_abandoned]
             answers = self._answers(wanted) if wanted else []
-            self._loop.call_soon_threadsafe(_hand_out, wanted, answers)
+            self._loop.call_soon_threadsafe(hand_out, wanted, answers)
 
-    def _take(self) -> list[_Place[Request, Answer]]:
+    def _take(self) -> list[Place[Request, Answer]]:
         """Wait for the first in line and take with it who has come meanwhile; nobody: the line is closed."""
-        places: list[_Place[Request, Answer]] = []
+        places: list[Place[Request, Answer]] = []
         while not places or (len(places) < MAX_TOGETHER and not self._waiting.empty()):
             place = self._waiting.get()
             if place is None:
@@ -81,15 +82,15 @@ class Line(Generic[Request, Answer]):
             places.append(place)
         return places
 
-    def _answers(self, places: Sequence[_Place[Request, Answer]]) -> list[Answer | Exception]:
+    def _answers(self, places: Sequence[Place[Request, Answer]]) -> list[Answer | Exception]:
         try:
             return list(self._serve([place.request for place in places]))
         except LineFailed as failure:
-            return _failed(failure, len(places))
+            return copies(failure, len(places))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
             return [error] if len(places) == 1 else self._one_by_one(places)
 
-    def _one_by_one(self, places: Sequence[_Place[Request, Answer]]) -> list[Answer | Exception]:
+    def _one_by_one(self, places: Sequence[Place[Request, Answer]]) -> list[Answer | Exception]:
         answers: list[Answer | Exception] = []
         for place in places:
             if place.is_abandoned:
@@ -97,12 +98,12 @@ class Line(Generic[Request, Answer]):
                 continue
             answers += self._answers([place])
             if isinstance(failure := answers[-1], LineFailed):
-                return answers + _failed(failure, len(places) - len(answers))
+                return answers + copies(failure, len(places) - len(answers))
         return answers
 
 
-def _failed(failure: LineFailed, number: int) -> list[Answer | Exception]:
-    """One exception for each who asked: an exception that is raised in several tasks muddles their tracebacks."""
+def copies(failure: LineFailed, number: int) -> list[Answer | Exception]:
+    """Return one exception for each who asked: one that is raised in several tasks muddles their tracebacks."""
     return [_copy(failure) for _ in range(number)]
 
 
@@ -112,7 +113,8 @@ def _copy(failure: LineFailed) -> LineFailed:
     return copy
 
 
-def _hand_out(places: Sequence[_Place[Request, Answer]], answers: Sequence[Answer | Exception]) -> None:
+def hand_out(places: Sequence[Place[Request, Answer]], answers: Sequence[Answer | Exception]) -> None:
+    """Give each who still waits the answer, or raise it."""
     for place, answer in zip(places, answers, strict=True):
         if place.answer.done():
             continue

@@ -15,8 +15,10 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, func
 from sqlalchemy.exc import DisconnectionError
 
 from smtpguard.errors import StoreUnavailable
-from smtpguard.storage.postgres_connection import Channel, PromptConnection, is_stale
+from smtpguard.storage.postgres_channel import Channel
+from smtpguard.storage.postgres_connection import PromptConnection, is_stale
 from smtpguard.storage.postgres_hot_path import LOOKUP_SECONDS, PostgresHotPath
+from smtpguard.storage.postgres_statements import READING, WRITING
 from smtpguard.storage.recording import Detour
 
 CONNECTION_DEFAULTS = {
@@ -54,21 +56,19 @@ class Manner:
 
 WORK = Manner(_SETTINGS, answer_seconds=25)
 UPGRADE = Manner(_SETTINGS | {"statement_timeout": "0", "lock_timeout": "0"}, answer_seconds=math.inf)
+_PROMPT_SETTINGS = _SETTINGS | {
+    "plan_cache_mode": "force_generic_plan",  # planning costs as much as looking up
+    "enable_seqscan": "off",  # the plan may be made while the tables are empty, and stays
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
 LOOK_UP = Manner(
-    _SETTINGS
-    | {
-        "default_transaction_read_only": "on",
-        "statement_timeout": f"{LOOKUP_SECONDS}s",
-        "plan_cache_mode": "force_generic_plan",  # planning costs as much as looking up
-        "enable_seqscan": "off",  # the plan may be made while the tables are empty, and stays
-        "enable_bitmapscan": "off",
-        "enable_hashjoin": "off",
-        "enable_mergejoin": "off",
-        "jit": "off",
-    },
+    _PROMPT_SETTINGS | {"default_transaction_read_only": "on", "statement_timeout": f"{LOOKUP_SECONDS}s"},
     answer_seconds=LOOKUP_SECONDS,
 )
-RECORD = Manner(_SETTINGS | {"synchronous_commit": "off"}, answer_seconds=25)
+RECORD = Manner(_PROMPT_SETTINGS | {"synchronous_commit": "off"}, answer_seconds=25)
 
 
 class PostgresDatabase:
@@ -123,7 +123,8 @@ class PostgresDatabase:
         """Open the hot path; it connects when it is asked, and needs no detour."""
         del detour
         return PostgresHotPath(
-            look_ups=Channel(lambda: self.connect(LOOK_UP)), recordings=Channel(lambda: self.connect(RECORD))
+            look_ups=Channel(lambda: self.connect(LOOK_UP), READING, answer_seconds=LOOK_UP.answer_seconds),
+            recordings=Channel(lambda: self.connect(RECORD), WRITING, answer_seconds=RECORD.answer_seconds),
         )
 
     def connect(self, manner: Manner) -> PromptConnection:

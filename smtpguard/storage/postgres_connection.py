@@ -2,16 +2,12 @@
 
 import math
 import select as system_select
-from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
-
-from smtpguard.storage.driver_errors import as_store_error
-from smtpguard.storage.line import LineFailed
 
 T = TypeVar("T")
 
@@ -38,32 +34,6 @@ class PromptConnection(psycopg.Connection[TupleRow]):
                 wanted = waiting.send(happened)
         except StopIteration as end:
             return cast("T", end.value)
-
-
-class Channel:
-    """A connection that is made when it is first wanted, and anew when it was lost."""
-
-    def __init__(self, connect: Callable[[], PromptConnection]) -> None:
-        self._connect = connect
-        self._connection: PromptConnection | None = None
-
-    def connected(self) -> PromptConnection:
-        """Return the connection, each of whose statements is a transaction; raises StoreUnavailable to all who ask."""
-        if self._connection is not None and is_stale(self._connection):
-            self.disconnect()
-        if self._connection is None:
-            try:
-                self._connection = self._connect()
-            except psycopg.Error as error:
-                raise LineFailed(str(as_store_error(error) or error)) from error
-            self._connection.autocommit = True
-        return self._connection
-
-    def disconnect(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def is_stale(connection: PromptConnection) -> bool:

@@ -87,5 +87,4 @@ def _later(last_seen: Column[Any], insert: Insert) -> ColumnElement[Any]:
 
 
 SQLITE_BINDINGS = BindingUpserts(SQLITE)
-POSTGRES_BINDINGS = BindingUpserts(POSTGRES)
-_BINDINGS = {SQLITE.name: SQLITE_BINDINGS, POSTGRES.name: POSTGRES_BINDINGS}
+_BINDINGS = {SQLITE.name: SQLITE_BINDINGS, POSTGRES.name: BindingUpserts(POSTGRES)}

@@ -1,8 +1,9 @@
 """Values for the tests of the store, and a way around it to its tables."""
 
+import asyncio
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from smtpguard.domain.quarantined import MessageContent, QuarantinedMessage, Qua
 from smtpguard.domain.standing import Flag, Standing, Voucher
 from smtpguard.storage import Store
 from smtpguard.storage.database import database_at
+from smtpguard.storage.postgres_line import PostgresLine
 from smtpguard.storage.writer import Writer
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
@@ -37,6 +39,21 @@ def connected(url: str) -> Iterator[Connection]:
             yield connection
     finally:
         engine.dispose()
+
+
+@asynccontextmanager
+async def held_up(line: PostgresLine[Any, Any], first: Awaitable[Any]) -> AsyncIterator[None]:
+    """Let the line be busy with the first request until the block ends."""
+    channel, begun = line._channel, asyncio.get_running_loop().create_future()
+    exchange, channel.exchange = channel.exchange, lambda *exchange: begun.set_result(exchange)
+    task = asyncio.ensure_future(first)
+    under_way = await begun
+    channel.exchange = exchange
+    try:
+        yield
+    finally:
+        exchange(*under_way)
+        await task
 
 
 def writer_of(store: Store) -> Writer:

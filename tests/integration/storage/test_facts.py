@@ -12,8 +12,8 @@ from sqlalchemy import insert
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.standing import NOTHING_ON_RECORD, AddressFacts, Voucher
 from smtpguard.storage import open_store
-from smtpguard.storage.postgres import LOOK_UP, PostgresDatabase
-from smtpguard.storage.postgres_hot_path import LOOK_UPS
+from smtpguard.storage.postgres import LOOK_UP, RECORD, PostgresDatabase
+from smtpguard.storage.postgres_statements import KNOWN_ADDRESSES, LOOK_UPS, SEEN_BINDINGS
 from smtpguard.storage.sqlite import _connect
 from smtpguard.storage.sqlite_hot_path import LOOK_UP as SQLITE_LOOK_UP
 from smtpguard.storage.sqlite_hot_path import LOOK_UP_FOR_CUSTOMER
@@ -182,14 +182,25 @@ async def test_impossible_customer_fails_alone(postgres_url) -> None:
     assert isinstance(bad, Exception)
 
 
-def test_plan_reads_indexes_only(postgres_url) -> None:
-    """The plan is made once and stays, and that may be while the tables are empty: it must not be for empty tables."""
-    connection = PostgresDatabase(postgres_url).connect(LOOK_UP)
-    arrays = {"lookup_key": "{u@example.org}", "customer": "{A}", "now": f"{{{NOW.isoformat()}}}"}
-    with connection:
-        plan = "\n".join(row[0] for row in connection.execute(b"EXPLAIN " + LOOK_UPS, arrays, prepare=True))
+ARRAYS = {
+    "lookup_key": "{u@example.org}", "now": f"{{{NOW.isoformat()}}}",
+    "key": "{u@example.org}", "customer": "{A}", "at": f"{{{NOW.isoformat()}}}",
+}  # fmt: skip
 
-    assert 6 == len(re.findall("Index (?:Only )?Scan", plan))
+
+@pytest.mark.parametrize(
+    ("manner", "statement", "reads"), [(LOOK_UP, LOOK_UPS, 6), (RECORD, KNOWN_ADDRESSES, 1), (RECORD, SEEN_BINDINGS, 1)]
+)
+def test_plan_reads_indexes_only(postgres_url, manner, statement, reads) -> None:
+    """The plan is made once and stays, and that may be while the tables are empty: it must not be for empty tables."""
+    name, parameters = statement.given(ARRAYS)
+    values = ", ".join(f"'{parameter}'" for parameter in parameters)
+    connection = PostgresDatabase(postgres_url).connect(manner)
+    with connection:
+        connection.execute(statement.preparation)
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN EXECUTE {name.decode()} ({values})"))
+
+    assert reads == len(re.findall("Index (?:Only )?Scan", plan))
     assert not re.findall("Seq Scan|Hash|Merge|Bitmap", plan)
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -11,8 +12,9 @@ from sqlalchemy import text
 
 from smtpguard.errors import StoreUnavailable
 from smtpguard.storage import Store, open_store, postgres
-from smtpguard.storage.postgres_connection import Channel
-from tests.integration.storage.builders import NOW, SECOND, connected, entry, somebody_waits, writer_of
+from smtpguard.storage.postgres_channel import Channel
+from smtpguard.storage.postgres_line import PostgresLine
+from tests.integration.storage.builders import NOW, SECOND, connected, entry, held_up, somebody_waits, writer_of
 from tests.support.eventually import eventually
 
 KEY = "u@example.org"
@@ -29,35 +31,23 @@ def transactions_of_the_ledger(url: str) -> int:
         return connection.execute(text("SELECT count(DISTINCT xmin::text) FROM ledger")).scalar_one()
 
 
-@asynccontextmanager
-async def held_up(store: Store) -> AsyncIterator[None]:
-    """Keep the line of the recordings busy until the block ends."""
-    line = store.ledger._hot_path._record_line
-    serve, busy, go = line._serve, threading.Event(), threading.Event()
-
-    def served(recordings):
-        busy.set()
-        assert go.wait(20)
-        return serve(recordings)
-
-    line._serve = served
-    first = asyncio.ensure_future(store.ledger.record([entry()]))
-    assert await asyncio.to_thread(busy.wait, 20)
-    line._serve = serve
-    try:
-        yield
-    finally:
-        go.set()
-        await first
-
-
 async def together(store: Store, *recordings) -> list:
     """Hand all of these in while the line is busy, and return their outcomes."""
-    async with held_up(store):
+    line = store.ledger._hot_path._recordings
+    async with held_up(line, store.ledger.record([entry()])):
         tasks = [asyncio.ensure_future(recording) for recording in recordings]
-        while store.ledger._hot_path._record_line._waiting.qsize() < len(tasks):
+        while len(line._waiting) < len(tasks):
             await asyncio.sleep(0)
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def session_of(line: PostgresLine) -> Iterator[psycopg.Connection]:
+    """The connection of a line that rests, for statements of the test's own."""
+    connection = line._channel._connection
+    connection.pgconn.exit_pipeline_mode()
+    yield connection
+    connection.pgconn.enter_pipeline_mode()
 
 
 async def test_recordings_that_arrive_together_are_one_transaction(store, postgres_url) -> None:
@@ -69,6 +59,29 @@ async def test_recordings_that_arrive_together_are_one_transaction(store, postgr
     rows = [row.entry for row in await store.ledger.list(limit=4, after=None)]
     assert entries[::-1] == rows
     assert ["A", "B"] == [binding.customer for binding in (await store.address_book.record(KEY)).bindings]
+
+
+async def test_message_costs_three_exchanges_and_no_thread(store, monkeypatch) -> None:
+    """Two look-ups and a commit, and with customers, whom it binds, no more; ten at once cost less than ten of them."""
+    threads, exchanges, exchange = [], [], Channel.exchange
+    monkeypatch.setattr(Channel, "exchange", lambda *given: (exchanges.append(1), exchange(*given)))
+
+    async def message() -> None:
+        for customer in (None, "A"):
+            await store.address_book.facts([KEY, "v@example.org"], customer=customer, now=NOW)
+        await store.ledger.record([entry(KEY, customer="A"), entry("v@example.org", customer="B")])
+
+    await message()
+    monkeypatch.setattr(threading.Thread, "start", threads.append)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", lambda *given: threads.append(given))
+    exchanges.clear()
+    await message()
+    assert 3 == len(exchanges)
+
+    exchanges.clear()
+    await asyncio.gather(*(message() for _ in range(10)))
+    assert 3 == len(exchanges)
+    assert [] == threads
 
 
 async def test_bad_recording_fails_alone(store) -> None:
@@ -94,8 +107,8 @@ async def test_traffic_does_not_wait_for_the_servers_disk(store, postgres_url) -
         connection.close()
     await store.ledger.record([entry()])
 
-    ledger = store.ledger._hot_path._recordings.connected()
-    assert ("off",) == ledger.execute("SHOW synchronous_commit").fetchone()
+    with session_of(store.ledger._hot_path._recordings) as ledger:
+        assert ("off",) == ledger.execute("SHOW synchronous_commit").fetchone()
     assert ["off", "on"] == shown
     assert "on" == await writer_of(store).write(
         lambda connection: connection.execute(text("SHOW synchronous_commit")).scalar_one(), durable=True
@@ -106,7 +119,7 @@ async def test_binding_locked_by_somebody_fails_its_recording_only(store, postgr
     impatient = postgres.RECORD.settings | {"lock_timeout": "200"}
     monkeypatch.setattr(postgres, "RECORD", postgres.Manner(impatient, answer_seconds=25))
     await store.address_book.bind([KEY], customer="A", now=NOW)
-    store.ledger._hot_path._recordings.disconnect()
+    store.ledger._hot_path._recordings._channel.disconnect()
     with connected(postgres_url) as another:
         another.exec_driver_sql("SELECT 1 FROM bindings FOR UPDATE")
 
@@ -153,14 +166,6 @@ async def test_connection_that_was_cut_while_idle(store, postgres_url) -> None:
     await store.ledger.record([entry()])
 
     assert 2 == len(await store.ledger.list(limit=0, after=None))
-
-
-async def test_nobody_to_connect_to() -> None:
-    def connect():
-        raise psycopg.OperationalError("connection\nrefused")
-
-    with pytest.raises(StoreUnavailable, match=r"^the store cannot be used: connection refused$"):
-        Channel(connect).connected()
 
 
 async def test_odd_characters_come_back_as_they_were(store) -> None:
@@ -216,8 +221,9 @@ async def test_prepared_statements_that_are_gone_are_made_anew(store) -> None:
     hot_path = store.ledger._hot_path
     await store.address_book.facts([KEY], customer=None, now=NOW)
     await store.ledger.record([entry()])
-    for channel in (hot_path._look_ups, hot_path._recordings):
-        channel.connected().pgconn.exec_(b"DEALLOCATE ALL")
+    for line in (hot_path._look_ups, hot_path._recordings):
+        with session_of(line) as connection:
+            connection.execute("DEALLOCATE ALL")
 
     for _ in range(2):
         await asyncio.gather(
