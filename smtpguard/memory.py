@@ -11,7 +11,7 @@ from contextlib import suppress
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
-MMAP_THRESHOLD_OCTETS = 65_536
+MMAP_THRESHOLD_OCTETS = 262_144
 ARENAS = 2
 
 
