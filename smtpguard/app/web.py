@@ -1,4 +1,4 @@
-"""The HTTP side of a guard. It is loaded only where there is one: what it stands on takes fifteen megabytes."""
+"""The HTTP side of a guard. It is loaded only where there is one: what it stands on takes twelve megabytes."""
 
 import asyncio
 from collections.abc import Mapping

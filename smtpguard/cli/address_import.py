@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from smtpguard.cli.common import AsJson, By, at_desks, fail
-from smtpguard.cli.output import one_line, print_json, say
+from smtpguard.cli.output import print_json, say
 from smtpguard.errors import ActRefused
 
 if TYPE_CHECKING:
     from smtpguard.app import Desks
-    from smtpguard.service.import_addresses import ImportReport, RejectedRow
+    from smtpguard.service.import_addresses import ImportReport
 
 STDIN = "-"
 MAX_LINE_OCTETS = 65_536
@@ -65,7 +62,9 @@ def import_(
 
     Columns: address (the only one required), standing, customer, verified_at, source, reason.
     """
-    with _opened(file) as opened, _progress() as progress:
+    from smtpguard.cli.import_progress import import_progress, report_row  # noqa: PLC0415 - heavy, for `--help`
+
+    with _opened(file) as opened, import_progress() as progress:
         lines = Lines(opened)
         task = progress.add_task(file, total=_size(opened))
 
@@ -79,7 +78,7 @@ def import_(
                 by=by,
                 name=file,
                 valid_for=desks.addresses.valid_for,
-                on_rejected=lambda row: _report(progress.console, file, row),
+                on_rejected=lambda row: report_row(progress.console, file, row),
                 on_imported=lambda _: progress.update(task, completed=lines.octets),
             )
 
@@ -99,11 +98,6 @@ def _conclude(report: "ImportReport", *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _report(console: Console, file: str, row: "RejectedRow") -> None:
-    """Print in one piece, above the progress bar where there is one."""
-    console.print(Text(one_line(f"{file}:{row.line}: {row.why}")), soft_wrap=True)
-
-
 @contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
     if file == STDIN:
@@ -121,9 +115,3 @@ def _size(file: BinaryIO) -> int | None:
     """Return the octets of a regular file; of a pipe nobody knows."""
     status = os.fstat(file.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True, markup=False, highlight=False)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), DownloadColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 
-from smtpguard.cli.output import Cells, complain, note, print_json, print_table
+from smtpguard.cli.output import Cells, complain, note, print_json
 
 DEFAULT_LIMIT = 50
 PAGE_ROWS = 500
@@ -33,6 +33,8 @@ class Form(Generic[Row, Key]):
             for row in rows:
                 print_json(self.fields(row))
         elif rows:
+            from smtpguard.cli.table import print_table  # noqa: PLC0415 - heavy: `--help` need not wait for it
+
             print_table(self.heads, [self.cells(row) for row in rows])
 
 

@@ -1,7 +1,6 @@
-"""What the commands print: lines, JSON, and tables that people can read at 80 columns and that programs can cut.
+"""What the commands print: lines, fields and JSON; tables are in ``table``.
 
-Subjects, addresses and replies come from strangers: nothing of theirs is taken for markup or for a terminal's
-commands. Nothing is ever cut: what does not fit is folded, the widest first, so that ids stay in one piece.
+Subjects, addresses and replies come from strangers: nothing of theirs is taken for a terminal's commands.
 """
 
 import json
@@ -10,17 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.box import SIMPLE_HEAD, Box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
-
-MANY_COLUMNS = 100_000
-"""The width of what is no terminal: a row is one line there."""
-
 Cells = Sequence[Sequence[str]]
-"""A row: for each column one or two texts, which stand over one another where the row does not fit on one line."""
+"""A row of a table: for each column one or two texts, which stand over one another where one line is too short."""
 
 
 def say(text: str) -> None:
@@ -70,36 +60,3 @@ def print_fields(fields: Sequence[tuple[str, str | None]]) -> None:
     for name, value in fields:
         if value:
             say(f"{name:{width}}  {visible(value)}")
-
-
-def print_table(heads: Cells, rows: Sequence[Cells]) -> None:
-    """Print a table: a row is one line where all rows fit so, and everywhere but on a terminal."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    flat = [_flat(heads), *map(_flat, rows)]
-    if not console.is_terminal:
-        console.width = MANY_COLUMNS
-        console.print(_table(flat, box=None))
-        return
-    table = _table(flat, box=SIMPLE_HEAD)
-    unbounded = console.options.update_width(MANY_COLUMNS)
-    fits = Measurement.get(console, unbounded, table).maximum <= console.width
-    console.print(table if fits else _table([heads, *rows], box=SIMPLE_HEAD))
-
-
-def _flat(row: Cells) -> Cells:
-    return [[text] for cell in row for text in cell]
-
-
-def _table(rows: Sequence[Cells], *, box: Box | None) -> Table:
-    table = Table(box=box, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    heads, *others = rows
-    for head in heads:
-        table.add_column(_cell(head), overflow="fold")
-    for row in others:
-        table.add_row(*map(_cell, row))
-    return table
-
-
-def _cell(texts: Sequence[str]) -> Text:
-    first, *others = map(visible, texts)
-    return Text.assemble(first, *((f"\n{other}", "dim") for other in others))

@@ -5,14 +5,17 @@ Rows go in by the order of their keys, so that two writers at once do not deadlo
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Dialect, bindparam, case, func, select, update
 
 from smtpguard.domain.mailbox import Mailbox
-from smtpguard.storage.dialects import POSTGRES, SQLITE, Insert, insert_into
+from smtpguard.storage.dialects import SQLITE, insert_into
 from smtpguard.storage.driver_statement import Cursor, DriverStatement
 from smtpguard.storage.tables import UtcDateTime, addresses, bindings
+
+if TYPE_CHECKING:
+    from smtpguard.storage.dialects import Insert
 
 Sightings = Mapping[tuple[str, str], datetime]
 """When a lookup key was last seen with a customer."""
@@ -40,7 +43,7 @@ def know_address(connection: Connection, mailbox: Mailbox) -> None:
 
 def see_bindings(connection: Connection, seen: Sightings) -> None:
     """Bind (lookup key, customer) pairs; an address that is not on record is not put there by this."""
-    _BINDINGS[connection.dialect.name].see(connection.connection.cursor(), seen)
+    _binding_upserts(connection.dialect).see(connection.connection.cursor(), seen)
 
 
 class BindingUpserts:
@@ -63,7 +66,7 @@ class BindingUpserts:
             self._bind.execute(cursor, rows)
 
 
-def upsert_addresses(dialect: Dialect) -> Insert:
+def upsert_addresses(dialect: Dialect) -> "Insert":
     """An INSERT that keeps the text and ``first_seen`` of an address on record, and moves ``last_seen`` forwards."""
     insert = insert_into(dialect, addresses)
     first = addresses.c.first_seen.is_(None)
@@ -75,16 +78,22 @@ def upsert_addresses(dialect: Dialect) -> Insert:
     return insert.on_conflict_do_update(index_elements=[addresses.c.lookup_key], set_=values)
 
 
-def upsert_bindings(dialect: Dialect) -> Insert:
+def upsert_bindings(dialect: Dialect) -> "Insert":
     """An INSERT that moves ``last_seen`` of a binding forwards."""
     insert = insert_into(dialect, bindings)
     values = {"last_seen": _later(bindings.c.last_seen, insert)}
     return insert.on_conflict_do_update(index_elements=list(bindings.primary_key), set_=values)
 
 
-def _later(last_seen: Column[Any], insert: Insert) -> ColumnElement[Any]:
+def _later(last_seen: Column[Any], insert: "Insert") -> ColumnElement[Any]:
     return case((insert.excluded.last_seen > last_seen, insert.excluded.last_seen), else_=last_seen)
 
 
 SQLITE_BINDINGS = BindingUpserts(SQLITE)
-_BINDINGS = {SQLITE.name: SQLITE_BINDINGS, POSTGRES.name: BindingUpserts(POSTGRES)}
+_BINDINGS = {SQLITE.name: SQLITE_BINDINGS}
+
+
+def _binding_upserts(dialect: Dialect) -> BindingUpserts:
+    if dialect.name not in _BINDINGS:  # compiled when it is wanted: it takes the engine's driver
+        _BINDINGS[dialect.name] = BindingUpserts(dialect)
+    return _BINDINGS[dialect.name]

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from litestar import Litestar, Request, Response
+from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Method
@@ -14,6 +14,7 @@ from smtpguard.errors import SmtpguardError
 from smtpguard.service.housekeeping import notice
 from smtpguard.web import addresses, invitations, quarantine
 from smtpguard.web.access import Access
+from smtpguard.web.bare_litestar import BareLitestar
 from smtpguard.web.exposition import CONTENT_TYPE, exposition
 from smtpguard.web.front import Front, leave_to_front
 from smtpguard.web.office import Office
@@ -41,7 +42,7 @@ def application(office: Office) -> ASGIApp:
         )
         for each in OPERATIONS
     ]
-    litestar = Litestar(
+    litestar = BareLitestar(
         [
             *operations,
             _route("GET", f"{PREFIX}/openapi.json", _described),

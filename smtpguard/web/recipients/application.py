@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
-from litestar import Litestar, Request, Response
+from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Method
@@ -22,6 +22,7 @@ from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.errors import Busy, MailboxSyntaxError, SmtpguardError
 from smtpguard.service.invitation_desk import InvitationDesk
 from smtpguard.telemetry import Logger
+from smtpguard.web.bare_litestar import BareLitestar
 from smtpguard.web.front import Failure, Front, leave_to_front
 from smtpguard.web.limits import PeerLimit
 from smtpguard.web.recipients.pages import CONTENT_SECURITY_POLICY, Pages
@@ -174,7 +175,7 @@ def application(reception: Reception, logger: Logger, *, is_https: bool) -> ASGI
         _route(("GET", "HEAD"), ["/stop"], reception.limited(reception.show_stop)),
         _route(("POST",), ["/stop"], reception.limited(reception.take_stop)),
     ]
-    litestar = Litestar(
+    litestar = BareLitestar(
         routes,
         openapi_config=None,
         logging_config=None,

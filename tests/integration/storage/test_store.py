@@ -19,7 +19,7 @@ import asyncio, sys
 from smtpguard.storage import open_store
 async def main():
     async with open_store(sys.argv[1]):
-        print([name for name in ("alembic", "psycopg") if name in sys.modules])
+        print([name for name in ("alembic", "psycopg", "sqlalchemy.dialects.postgresql") if name in sys.modules])
 asyncio.run(main())
 """
 
@@ -256,7 +256,7 @@ async def test_first_of_several_hosts_that_answers(postgres_server) -> None:
 
 
 async def test_what_only_others_need_is_not_loaded(sqlite_url) -> None:
-    """A guard on SQLite that has nothing to upgrade loads neither Alembic nor the driver of PostgreSQL."""
+    """A guard on SQLite that has nothing to upgrade loads neither Alembic nor what is for PostgreSQL."""
     code, out, err = await run(sys.executable, "-c", OPEN_AND_TELL, sqlite_url)
 
     assert (code, out, err) == (0, "[]\n", "")

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from smtpguard.cli.output import complain, iso, one_line, print_fields, print_json, print_table, utc, visible
+from smtpguard.cli.output import complain, iso, one_line, print_fields, print_json, utc, visible
+from smtpguard.cli.table import print_table
 
 ESCAPES = "\x1b[31mred\x1b[0m\x07\r\x9b2J\u202etxt\u2028"
 ID = "01K2ABCDEFGHJKMNPQRS-1"
