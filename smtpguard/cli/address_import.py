@@ -1,5 +1,6 @@
 """``smtpguard address import``: rows of a CSV file into the address book, with progress for people."""
 
+import gc
 import os
 import stat
 import sys
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 MAX_LINE_OCTETS = 65_536
+GARBAGE_OBJECTS = 500_000
+"""How many objects there may be more than before until garbage is looked for: more than the rows that are at hand."""
 
 
 class Lines:
@@ -34,21 +37,18 @@ class Lines:
         self.octets = 0
 
     def __iter__(self) -> Iterator[str]:
+        readline = self._file.readline
         for number in count(1):
-            line = self._read(number)
+            try:
+                line = readline(MAX_LINE_OCTETS + 1)
+            except OSError as error:
+                raise ActRefused(f"line {number} cannot be read: {error.strerror}") from error
             if not line:
                 return
+            if len(line) > MAX_LINE_OCTETS:
+                raise ActRefused(f"line {number} has more than {MAX_LINE_OCTETS} octets: this is no CSV of addresses")
             self.octets += len(line)
             yield line.decode("utf-8", "surrogateescape")
-
-    def _read(self, number: int) -> bytes:
-        try:
-            line = self._file.readline(MAX_LINE_OCTETS + 1)
-        except OSError as error:
-            raise ActRefused(f"line {number} cannot be read: {error.strerror}") from error
-        if len(line) > MAX_LINE_OCTETS:
-            raise ActRefused(f"line {number} has more than {MAX_LINE_OCTETS} octets: this is no CSV of addresses")
-        return line
 
 
 def import_(
@@ -64,7 +64,7 @@ def import_(
     """
     from smtpguard.cli.import_progress import import_progress, report_row  # noqa: PLC0415 - heavy, for `--help`
 
-    with _opened(file) as opened, import_progress() as progress:
+    with _opened(file) as opened, import_progress() as progress, _patient_collector():
         lines = Lines(opened)
         task = progress.add_task(file, total=_size(opened))
 
@@ -115,3 +115,14 @@ def _size(file: BinaryIO) -> int | None:
     """Return the octets of a regular file; of a pipe nobody knows."""
     status = os.fstat(file.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+@contextmanager
+def _patient_collector() -> Iterator[None]:
+    """Look for garbage seldom: rows leave none, and to go through all that is loaded takes as long as to read them."""
+    before = gc.get_threshold()
+    gc.set_threshold(GARBAGE_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -174,7 +174,7 @@ def _cells(line: str) -> list[str]:
 
 def import_row(address: str, standing: str, customer: str, verified_at: str, source: str, reason: str) -> ImportRow:
     """Check what stands in the columns of a row. Raises MailboxSyntaxError, RowError."""
-    known = _STANDINGS.get(standing.lower())
+    known = _STANDINGS.get(standing) or _STANDINGS.get(standing.lower())
     if known is None:
         raise RowError(f"standing {standing!r} is not one of verified, unverified, flagged")
     if customer and not is_customer_reference(customer):
@@ -184,8 +184,8 @@ def import_row(address: str, standing: str, customer: str, verified_at: str, sou
         known,
         customer or None,
         _time(verified_at) if verified_at else None,
-        _printable("source", source),
-        _printable("reason", reason),
+        _printable("source", source) if source else "",
+        _printable("reason", reason) if reason else "",
     )
 
 

@@ -6,6 +6,7 @@ takes no flag off, and does not renew what was revoked.
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Boolean, Column, Connection, MetaData, Table, Text, bindparam, literal, select, update
@@ -25,11 +26,13 @@ _staged = Table(
     Column("address", Text),
     Column("is_first", Boolean),  # of its lookup key in the chunk
     Column("customer", Key),
+    Column("is_binding", Boolean),  # the first of its lookup key and customer
     Column("verified_at", UtcDateTime),  # NULL: not verified
     Column("source", Key),
     prefixes=["TEMPORARY"],
 )
 # A join would let PostgreSQL read the whole address book for every chunk.
+_by_lookup_key = attrgetter("mailbox.lookup_key")
 _address_id = select(addresses.c.id).where(addresses.c.lookup_key == _staged.c.lookup_key).scalar_subquery()
 
 
@@ -48,13 +51,22 @@ def import_chunk(
 
 
 def _values(rows: Sequence[ImportRow], now: datetime, *, stored: Callable[[Any], Any]) -> Iterator[tuple[Any, ...]]:
-    seen: set[str] = set()
-    for row in rows:
-        lookup_key = row.mailbox.lookup_key
-        is_first = lookup_key not in seen
-        seen.add(lookup_key)
-        verified_at = stored(row.verified_at or now) if row.standing is Standing.VERIFIED else None
-        yield lookup_key, row.mailbox.text, is_first, row.customer or "", verified_at, row.source
+    """In the order of their lookup keys, so that an engine finds each where it has found the one before."""
+    stored_now = stored(now)
+    last_key: str | None = None
+    bound: set[str | None] = set()
+    for mailbox, standing, customer, at, source, _ in sorted(rows, key=_by_lookup_key):
+        lookup_key = mailbox.lookup_key
+        is_first = is_binding = 0  # not False, over which the driver of SQLite takes its time
+        if lookup_key != last_key:
+            last_key, bound, is_first = lookup_key, {None}, 1
+        if customer not in bound:
+            is_binding = 1
+            bound.add(customer)
+        verified_at = None
+        if standing is Standing.VERIFIED:
+            verified_at = stored(at) if at else stored_now
+        yield lookup_key, mailbox.text, is_first, customer or "", is_binding, verified_at, source
 
 
 def _see_addresses(connection: Connection, now: datetime) -> None:
@@ -67,7 +79,7 @@ def _see_addresses(connection: Connection, now: datetime) -> None:
 def _see_bindings(connection: Connection, now: datetime) -> None:
     at = literal(now, UtcDateTime)
     pair = (_address_id.label("address_id"), _staged.c.customer)
-    staged = select(*pair, at, at).where(_staged.c.customer != "").distinct().order_by(*pair)
+    staged = select(*pair, at, at).where(_staged.c.is_binding).order_by(*pair)
     columns = [bindings.c.address_id, bindings.c.customer, bindings.c.first_seen, bindings.c.last_seen]
     connection.execute(upsert_bindings(connection.dialect).from_select(columns, staged))
 
