@@ -15,13 +15,14 @@ from smtpguard.domain.import_row import ImportRow
 from smtpguard.domain.standing import Standing
 from smtpguard.storage.dialects import expect_much, fill, insert_into, storing
 from smtpguard.storage.sightings import upsert_addresses, upsert_bindings
-from smtpguard.storage.tables import Key, UtcDateTime, Words, addresses, bindings, vouchers
+from smtpguard.storage.tables import Key, Number, UtcDateTime, Words, addresses, bindings, vouchers
 
 IMPORT_METHOD = "import"
 
 _staged = Table(
     "staged_rows",
     MetaData(),
+    Column("address_id", Number),  # 0: not known yet
     Column("lookup_key", Key),
     Column("address", Text),
     Column("is_first", Boolean),  # of its lookup key in the chunk
@@ -44,6 +45,7 @@ def import_chunk(
     _staged.create(connection)
     fill(connection, _staged, _values(rows, now, stored=storing(connection.dialect, UtcDateTime())))
     _see_addresses(connection, now)
+    _look_up_addresses(connection)
     _see_bindings(connection, now)
     _add_vouchers(connection, by, valid_until)
     _staged.drop(connection)
@@ -66,7 +68,7 @@ def _values(rows: Sequence[ImportRow], now: datetime, *, stored: Callable[[Any],
         verified_at = None
         if standing is Standing.VERIFIED:
             verified_at = stored(at) if at else stored_now
-        yield lookup_key, mailbox.text, is_first, customer or "", is_binding, verified_at, source
+        yield 0, lookup_key, mailbox.text, is_first, customer or "", is_binding, verified_at, source
 
 
 def _see_addresses(connection: Connection, now: datetime) -> None:
@@ -76,9 +78,14 @@ def _see_addresses(connection: Connection, now: datetime) -> None:
     connection.execute(upsert_addresses(connection.dialect).from_select(columns, staged.order_by(_staged.c.lookup_key)))
 
 
+def _look_up_addresses(connection: Connection) -> None:
+    """Once, for all that refers to them."""
+    connection.execute(update(_staged).values(address_id=_address_id))
+
+
 def _see_bindings(connection: Connection, now: datetime) -> None:
     at = literal(now, UtcDateTime)
-    pair = (_address_id.label("address_id"), _staged.c.customer)
+    pair = (_staged.c.address_id, _staged.c.customer)
     staged = select(*pair, at, at).where(_staged.c.is_binding).order_by(*pair)
     columns = [bindings.c.address_id, bindings.c.customer, bindings.c.first_seen, bindings.c.last_seen]
     connection.execute(upsert_bindings(connection.dialect).from_select(columns, staged))
@@ -86,7 +93,7 @@ def _see_bindings(connection: Connection, now: datetime) -> None:
 
 def _add_vouchers(connection: Connection, by: str, valid_until: datetime | None) -> None:
     values = {
-        vouchers.c.address_id: _address_id.label("address_id"),
+        vouchers.c.address_id: _staged.c.address_id,
         vouchers.c.customer: _staged.c.customer,
         vouchers.c.method: literal(IMPORT_METHOD),
         vouchers.c.verified_at: _staged.c.verified_at,
@@ -98,7 +105,7 @@ def _add_vouchers(connection: Connection, by: str, valid_until: datetime | None)
     verified = select(*values.values()).where(_staged.c.verified_at.is_not(None))
     once = [vouchers.c.address_id, vouchers.c.customer, vouchers.c.import_source]
     insert = insert_into(connection.dialect, vouchers).on_conflict_do_nothing(index_elements=once)
-    connection.execute(insert.from_select(list(values), verified.order_by("address_id", _staged.c.customer)))
+    connection.execute(insert.from_select(list(values), verified.order_by(_staged.c.address_id, _staged.c.customer)))
 
 
 def _flag(connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str) -> None:
