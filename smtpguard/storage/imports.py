@@ -32,8 +32,8 @@ _staged = Table(
     Column("source", Key),
     prefixes=["TEMPORARY"],
 )
-# A join would let PostgreSQL read the whole address book for every chunk.
 _by_lookup_key = attrgetter("mailbox.lookup_key")
+# A join would let PostgreSQL read the whole address book for every chunk.
 _address_id = select(addresses.c.id).where(addresses.c.lookup_key == _staged.c.lookup_key).scalar_subquery()
 
 

@@ -100,6 +100,7 @@ async def test_same_address_several_times_in_a_chunk(store) -> None:
         import_row("ANNA@example.org", customer="A"),
         import_row("anna@example.org", customer="A", source="billing"),
         import_row("anna@example.org", customer="B"),
+        import_row("anna@example.org", customer="A"),
         import_row("anna@example.org"),
         import_row("anna@example.org", Standing.FLAGGED, reason="first"),
         import_row("anna@example.org", Standing.FLAGGED, reason="second"),
