@@ -22,10 +22,14 @@ for variable in [name for name in os.environ if name.upper().startswith(ENVIRONM
     del os.environ[variable]  # before a test, and before a process that a test starts, can read it
 
 
+gc.disable()  # until the tests are collected: what they are made of is no garbage
+
+
 def pytest_collection_finish() -> None:
     """Keep what thousands of collected tests are made of out of each collection of garbage from here on."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
