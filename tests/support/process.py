@@ -97,13 +97,13 @@ class GuardProcess:
 
     async def start(self, *command: str) -> None:
         """Start it, with another command than ``serve`` where one is given, and wait until it says that it listens."""
-        seen = len(self.events("guard-started"))
+        log_bytes = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
                 *SMTPGUARD, *(command or ("serve",)), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                 env=clean_environment(self.environment), start_new_session=True,
             )  # fmt: skip
-        await eventually(lambda: self._ended() or len(self.events("guard-started")) > seen, within=60)
+        await eventually(lambda: self._ended() or self.events("guard-started", behind=log_bytes) != [], within=60)
         assert not self._ended(), self.log.read_text()
         listens = self.events("guard-started")[-1]["listen"]
         self.port = int(listens[0].rpartition(":")[2]) if listens else 0
@@ -112,11 +112,13 @@ class GuardProcess:
         assert self.process is not None
         return await stop(self.process, number)
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """The log lines of one event."""
+    def events(self, name: str, *, behind: int = 0) -> list[dict[str, Any]]:
+        """The log lines of one event, from so many octets of the log on. It is asked again and again: it reads no others."""
         if not self.log.exists():
             return []
-        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        with self.log.open("rb") as log:
+            log.seek(behind)
+            lines = [line for line in log.read().decode().splitlines() if line.startswith("{") and f'"{name}"' in line]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     async def command(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
