@@ -25,7 +25,7 @@ from tests.support.faults import (
 )
 from tests.support.guard import make_settings, verify
 from tests.support.process import GuardProcess, free_port, guard_process
-from tests.support.scripted_smarthost import ScriptedSmarthost
+from tests.support.scripted_smarthost import scripted_at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -67,22 +67,15 @@ def failures_of(guard: GuardProcess) -> list[dict[str, Any]]:
     return [line for line in lines if not line.startswith("{") or '"level": "error"' in line]
 
 
-def at(port: int, **script: Any) -> ScriptedSmarthost:
-    """A smarthost where the guard looks for it."""
-    smarthost = ScriptedSmarthost(**script)
-    smarthost.port = port
-    return smarthost
-
-
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_fault(bench, smarthost_port, fault: Fault) -> None:
-    async with at(smarthost_port, receive_buffer=4096 if fault.wire is BIG_WIRE else None) as smarthost:
+    async with scripted_at(smarthost_port, receive_buffer=4096 if fault.wire is BIG_WIRE else None) as smarthost:
         await meet(fault, bench, smarthost)
 
 
 @pytest.mark.parametrize("name", BEFORE_THE_DOT_GOES_OUT)
 async def test_fault_before_the_dot(bench, smarthost_port, name: str) -> None:
-    async with at(smarthost_port) as smarthost:
+    async with scripted_at(smarthost_port) as smarthost:
         await meet_before_the_dot(*BEFORE_THE_DOT_GOES_OUT[name], bench, smarthost)
 
 
@@ -90,5 +83,5 @@ async def test_smarthost_down_and_up(bench, smarthost_port) -> None:
     """Whether it was down at the start or went away later; the guard was started before there was a smarthost."""
     for _ in range(2):
         await meet_nobody(bench)
-        async with at(smarthost_port) as smarthost:
+        async with scripted_at(smarthost_port) as smarthost:
             await send_good_message(bench, smarthost)

@@ -548,3 +548,10 @@ class ScriptedSmarthost:
             writer.close()
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()
+
+
+def scripted_at(port: int, **script: Any) -> ScriptedSmarthost:
+    """Return a smarthost for a port on which a guard looks for it already."""
+    smarthost = ScriptedSmarthost(**script)
+    smarthost.port = port
+    return smarthost
