@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import signal
-import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,20 +13,12 @@ from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
-from tests.support.eventually import eventually
-from tests.support.process import SMTPGUARD, clean_environment, run
-from tests.support.transcript import Transcript
-
-SABOTAGED = """
-import asyncio, sys
 from smtpguard.cli.demo.play import run_demo
 from smtpguard.cli.demo.show import Screen
 from smtpguard.settings import PolicySettings
-policy = PolicySettings({policy})
-failures = asyncio.run(run_demo(Screen(), stay=False, policy=policy))
-print(*failures, sep="\\n", file=sys.stderr)
-sys.exit(1 if failures else 0)
-"""
+from tests.support.eventually import eventually
+from tests.support.process import SMTPGUARD, clean_environment, run
+from tests.support.transcript import Transcript
 
 
 async def test_once(tmp_path):
@@ -58,17 +50,18 @@ async def test_once(tmp_path):
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ("unverified='relay'", "Xenia got a letter about Karin Lund"),
-        ("mode='observe'", "Noel got a letter about Otto Paulsen"),
-        ("unverified='reject'", "letter 11 was not accepted: 550"),
-        ("trusted_domains=('provider.example',)", "Tess got a letter about Vera Weiss"),
+        ({"unverified": "relay"}, "Xenia got a letter about Karin Lund"),
+        ({"mode": "observe"}, "Noel got a letter about Otto Paulsen"),
+        ({"unverified": "reject"}, "letter 11 was not accepted: 550"),
+        ({"trusted_domains": ("provider.example",)}, "Tess got a letter about Vera Weiss"),
     ],
+    ids=str,
 )
-async def test_guard_that_does_not_guard_is_noticed(tmp_path, policy, said):
-    code, _, err = await run(sys.executable, "-c", SABOTAGED.format(policy=policy), env={"TMPDIR": str(tmp_path)})
+async def test_guard_that_does_not_guard_is_noticed(tmp_path, monkeypatch, policy, said):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    failed = await run_demo(Screen(), stay=False, policy=PolicySettings(**policy))
 
-    assert code == 1, err
-    assert said in err
+    assert said in "\n".join(failed)
     assert list(tmp_path.iterdir()) == []
 
 
