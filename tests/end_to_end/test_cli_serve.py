@@ -1,4 +1,4 @@
-"""``smtpguard serve``, ``db`` and ``config`` as processes: they start, or say in one line why not."""
+"""``smtpguard serve`` as a process, ``db`` and ``config``: they start, or say in one line why not."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import smtpguard as package
-from tests.support.command_line import CommandLine
+from tests.support.command_line import CommandLine, Ended
 from tests.support.process import SMTPGUARD, clean_environment, free_port, guard_process, run
 from tests.support.transcript import greeted
 
@@ -25,6 +25,12 @@ def one_line(err: str) -> str:
     assert err.startswith("smtpguard: ")
     assert err.count("\n") == 1
     return err.removeprefix("smtpguard: ").removesuffix("\n")
+
+
+async def begun(smtpguard: CommandLine, *command: str, **environment: str) -> Ended:
+    """Run a command that is not to get far: ``serve`` as a process, which it wants for itself."""
+    run_it = smtpguard.process if command[0] == "serve" else smtpguard
+    return await run_it(*command, **environment)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -87,7 +93,7 @@ async def test_store_that_cannot_be_reached_is_one_line(tmp_path, command, engin
         if engine == "sqlite"
         else f"postgresql://x:pa55word@127.0.0.1:{free_port()}/x"
     )
-    ended = await CommandLine(url).process(*command, SMTPGUARD_SMTP__LISTEN="127.0.0.1:0")
+    ended = await begun(CommandLine(url), *command, SMTPGUARD_SMTP__LISTEN="127.0.0.1:0")
 
     assert ended.code == 1
     assert "pa55word" not in one_line(ended.err)
@@ -97,7 +103,7 @@ async def test_store_that_cannot_be_reached_is_one_line(tmp_path, command, engin
     "command", [["serve"], ["quarantine", "list"], ["config", "check"], ["db", "current"]], ids=" ".join
 )
 async def test_wrong_setting_is_one_line(smtpguard, command):
-    ended = await smtpguard.process(*command, SMTPGUARD_SMTP__MAX_RECIPIENTS="none")
+    ended = await begun(smtpguard, *command, SMTPGUARD_SMTP__MAX_RECIPIENTS="none")
 
     assert (ended.code, ended.out) == (1, "")
     assert one_line(ended.err).startswith("environment variable SMTPGUARD_SMTP__MAX_RECIPIENTS: smtp.max_recipients: ")
