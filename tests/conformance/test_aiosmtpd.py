@@ -25,18 +25,20 @@ SUITE = (
     "test_smtps.py",
     "test_smtpsmuggling.py",  # the last: where it fails it leaves smtplib patched
 )
-OPTIONS = ("-p", "tests.conformance.plugin", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:asyncio")
+PLUGINS = ("tests.conformance.plugin", "pytest_mock", "pytest_timeout", "no:cacheprovider")
 SECONDS = 100
 """Some thirty are enough on two busy cores."""
 
 
 def run_suite(file: Path, tests: tuple[str, ...]) -> dict[str, str]:
     """Run tests of theirs in a process of its own, and return how each ended."""
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(UPSTREAM), *OPTIONS]
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(UPSTREAM)]
+    command += [word for plugin in PLUGINS for word in ("-p", plugin)]
     command += ["--quiet", "--tb=no", "--timeout=20", f"--outcomes={file}"]
     result = subprocess.run(
         [*command, *(str(UPSTREAM / "tests" / test) for test in tests)],
         cwd=ROOT,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=SECONDS,
