@@ -111,6 +111,7 @@ async def test_session_that_is_gone_before_its_message_is_done_sets_no_timer(gua
         await eventually(lambda: not sessions(guard))
         go_on.set()
         await eventually(session._handler_coroutine.done)
+        await eventually(lambda: lines != [])
 
     assert [line["outcome"] for line in lines] == ["accepted"]
     assert session._clock._timer is None
