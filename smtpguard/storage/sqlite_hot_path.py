@@ -117,10 +117,10 @@ class SqliteHotPath:
             await self._detour(lambda connection: _write(connection.connection.cursor(), recording))
 
     def _gathered(self, recording: Recording) -> asyncio.Future[bool]:
-        """Return whether it is committed, with all that arrives in the same turn of the event loop."""
+        """Return whether it is committed, with all that arrives in this turn of the event loop and the next."""
         is_committed: asyncio.Future[bool] = self._loop.create_future()
         if not self._waiting:
-            self._loop.call_soon(self._commit)
+            self._loop.call_soon(self._loop.call_soon, self._commit)
         self._waiting.append((recording, is_committed))
         return is_committed
 
