@@ -19,6 +19,8 @@ from smtpguard.storage.tables import audit_log, storable
 from smtpguard.storage.writer import Writer
 
 CHAIN_LOCK = 0x736D_7470_0002
+_LAST = select(audit_log).order_by(audit_log.c.id.desc()).limit(1)
+_APPEND = insert(audit_log)
 
 
 class AuditLog:
@@ -64,7 +66,7 @@ def lock_chain(connection: Connection) -> None:
 def append_act(connection: Connection, act: Act) -> None:
     """Append an act to the chain, within a transaction of the writer."""
     lock_chain(connection)
-    last = connection.execute(select(audit_log).order_by(audit_log.c.id.desc()).limit(1)).first()
+    last = connection.execute(_LAST).first()
     previous_id, previous_hash = (last.id, last.hash) if last else (0, FIRST_HASH)
     # As it can be kept, so that the hash is that of what is kept.
     act = replace(act, actor=storable(act.actor), subject=storable(act.subject), why=storable(act.why))
@@ -78,7 +80,7 @@ def append_act(connection: Connection, act: Act) -> None:
         "previous_hash": previous_hash,
         "hash": act_hash(previous_hash, act),
     }
-    connection.execute(insert(audit_log), values)
+    connection.execute(_APPEND, values)
 
 
 def _older(connection: Connection, before: int | None, rows: int) -> list[RecordedAct]:

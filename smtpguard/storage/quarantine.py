@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, insert, select, update
 from zstandard import ZstdCompressor
 
 from smtpguard.domain.audit import Act
@@ -46,6 +46,25 @@ BIG_OCTETS = 262_144
 _OPEN = [state.value for state in OPEN_STATES]
 _KEEP_CONTENT = StatementOnEither(insert(message_contents))
 _KEEP_MESSAGE = StatementOnEither(insert(quarantined_messages))
+# What each release executes is built once: to build a statement takes longer than SQLite takes for it.
+_MESSAGE = select(quarantined_messages).where(quarantined_messages.c.id == bindparam("message_id"))
+_CONTENT = select(message_contents).where(message_contents.c.transaction_id == bindparam("transaction"))
+_LOCK_CONTENT = _CONTENT.with_only_columns(message_contents.c.transaction_id).with_for_update()
+_DROP_CONTENT_OF_CLOSED = delete(message_contents).where(
+    message_contents.c.transaction_id == bindparam("transaction"),
+    ~exists().where(
+        quarantined_messages.c.transaction_id == bindparam("transaction"), quarantined_messages.c.state.in_(_OPEN)
+    ),
+)
+_MOVE = (
+    update(quarantined_messages)
+    .where(quarantined_messages.c.id == bindparam("message_id"), quarantined_messages.c.state == bindparam("expected"))
+    # What waits again is announced again before it expires.
+    .values(
+        {name: bindparam(name) for name in ("state", "decided_at", "decided_by", "decided_why")}
+        | {"announced_at": None}
+    )
+)
 
 
 class Quarantine:
@@ -220,7 +239,7 @@ def _expired(connection: Connection, message_id: str, transaction_id: str, act: 
 
 
 def _get(connection: Connection, message_id: str) -> QuarantinedMessage:
-    row = connection.execute(select(quarantined_messages).where(quarantined_messages.c.id == message_id)).first()
+    row = connection.execute(_MESSAGE, {"message_id": message_id}).first()
     if row is None:
         raise NotFound(f"there is no quarantined message {message_id}")
     return _message(row)
@@ -228,8 +247,7 @@ def _get(connection: Connection, message_id: str) -> QuarantinedMessage:
 
 def _content_row(connection: Connection, message_id: str) -> Row[Any]:
     message = _get(connection, message_id)
-    query = select(message_contents).where(message_contents.c.transaction_id == message.transaction_id)
-    row = connection.execute(query).first()
+    row = connection.execute(_CONTENT, {"transaction": message.transaction_id}).first()
     if row is not None:
         return row
     if message.state in OPEN_STATES:
@@ -239,8 +257,7 @@ def _content_row(connection: Connection, message_id: str) -> Row[Any]:
 
 def _lock_content(connection: Connection, transaction_id: str) -> None:
     """Let nobody else close messages of this transaction, so that the last one closed is seen to be the last."""
-    query = select(message_contents.c.transaction_id).where(message_contents.c.transaction_id == transaction_id)
-    connection.execute(query.with_for_update())
+    connection.execute(_LOCK_CONTENT, {"transaction": transaction_id})
 
 
 def _moved(
@@ -248,18 +265,12 @@ def _moved(
 ) -> bool:
     decided = (None, None, None) if to in OPEN_STATES else (act.at, act.actor, act.why)
     values = dict(zip(("decided_at", "decided_by", "decided_why"), decided, strict=True))
-    values["announced_at"] = None  # what waits again is announced again before it expires
-    as_expected = update(quarantined_messages).where(
-        quarantined_messages.c.id == message_id, quarantined_messages.c.state == expected.value
-    )
-    return connection.execute(as_expected.values(state=to.value, **values)).rowcount == 1
+    named = {"message_id": message_id, "expected": expected.value, "state": to.value}
+    return connection.execute(_MOVE, named | values).rowcount == 1
 
 
 def _drop_content_of_closed(connection: Connection, transaction_id: str) -> None:
-    is_open = exists().where(
-        quarantined_messages.c.transaction_id == transaction_id, quarantined_messages.c.state.in_(_OPEN)
-    )
-    connection.execute(delete(message_contents).where(message_contents.c.transaction_id == transaction_id, ~is_open))
+    connection.execute(_DROP_CONTENT_OF_CLOSED, {"transaction": transaction_id})
 
 
 def _state_in_words(message: QuarantinedMessage) -> str:
