@@ -12,6 +12,7 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
 MMAP_THRESHOLD_OCTETS = 262_144
+"""More than uvloop reads at a time: to ask the system for each such piece makes big messages dearer."""
 ARENAS = 2
 
 

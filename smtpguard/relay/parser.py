@@ -55,8 +55,7 @@ class ReplyParser:
 
     def feed(self, data: bytes) -> Iterable[PeerReply]:
         """Give each reply that ends in these octets; raise ReplySyntaxError where they cease to be replies."""
-        is_mid_reply = self._rest or self._lines
-        if not is_mid_reply and len(data) <= MAX_LINE_OCTETS and (replies := _usual_replies(data)):
+        if len(data) <= MAX_LINE_OCTETS and not self.is_mid_reply and (replies := _usual_replies(data)):
             return replies
         return self._feed(data)
 

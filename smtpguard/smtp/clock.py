@@ -28,19 +28,20 @@ class Clock:
         self._old_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self.is_stopped = True
+
+    @property
+    def is_stopped(self) -> bool:
         """Whether a silence may last for ever."""
+        return self._idle_at == math.inf
 
     def reset(self, seconds: float | None = None) -> None:
         """Let a silence begin that may last so many seconds; as many as was said at first where nothing is said."""
-        self.is_stopped = False
         self._idle_at = self._loop.time() + (seconds or self._idle_seconds)
         if self._idle_at < self._timer_at:
             self._set_timer()
 
     def stop(self) -> None:
         """Let a silence last for ever, until the next reset: it is we who keep the application waiting."""
-        self.is_stopped = True
         self._idle_at = math.inf
 
     def grow_old_in(self, seconds: float) -> None:
@@ -51,7 +52,6 @@ class Clock:
 
     def cancel(self) -> None:
         """Call nothing any more, whatever is reset later."""
-        self.is_stopped = True
         self._idle_at = self._old_at = math.inf
         self._set_timer()
         self._timer_at = -math.inf

@@ -53,21 +53,21 @@ class GuardSMTP(Greeting):
     @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, arg: str | None) -> None:
         """RFC 5321 4.1.1.2: begins a transaction."""
-        if not self.session.host_name and await self.check_helo_needed():
+        if await self.check_helo_needed():
             return
         await self.push(R503_BAD_SEQUENCE if self._transaction else self._begin(arg or ""))
 
     @syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")
     async def smtp_RCPT(self, arg: str | None) -> None:
         """RFC 5321 4.1.1.3: one recipient, checked at once."""
-        if not self.session.host_name and await self.check_helo_needed():
+        if await self.check_helo_needed():
             return
         await self.push(await self._add_recipient(arg or ""))
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:
         """RFC 5321 4.1.1.4."""
-        if not self.session.host_name and await self.check_helo_needed():
+        if await self.check_helo_needed():
             return
         refusal = R501_SYNTAX if arg else self._data_refusal()
         if refusal is not None:

@@ -63,6 +63,20 @@ async def test_recordings_of_one_turn_are_one_commit(store) -> None:
     assert {one.transaction_id for one in entries} == await recorded(store)
 
 
+async def test_what_comes_in_the_next_turn_is_in_the_same_commit(store) -> None:
+    statements = statements_of(store)
+    first, second = entry(), entry()
+
+    async def record_in_the_next_turn() -> None:
+        await asyncio.sleep(0)
+        await store.ledger.record([second])
+
+    await asyncio.gather(store.ledger.record([first]), record_in_the_next_turn())
+
+    assert statements.count("COMMIT") == 1
+    assert {first.transaction_id, second.transaction_id} == await recorded(store)
+
+
 async def test_latest_time_of_a_batch_stays(store) -> None:
     times = (NOW, NOW + 2 * SECOND, NOW + SECOND)
 
