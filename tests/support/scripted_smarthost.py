@@ -28,7 +28,6 @@ An action is an async function of the session; a test may bring its own.
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import struct
@@ -102,7 +101,14 @@ class Connection:
 
     def drop(self) -> None:
         """Close it (FIN)."""
-        self.writer.close()
+        if not self.closed:  # asyncio's TLS loses its socket where it is closed twice
+            self.closed = True
+            self.writer.close()
+
+    def end(self) -> None:
+        """Close it at once, where TLS would wait for a farewell."""
+        self.closed = True
+        self.writer.transport.abort()
 
     def reset(self) -> None:
         """Close it (RST)."""
@@ -438,6 +444,7 @@ class ScriptedSmarthost:
         self.port = 0
         self._implicit_tls = implicit_tls
         self._receive_buffer = receive_buffer
+        self._is_stopped = False
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors: list[BaseException] = []
@@ -458,6 +465,7 @@ class ScriptedSmarthost:
 
     async def start(self) -> None:
         """Listen; after a ``stop`` on the same port again."""
+        self._is_stopped = False
         listener = socket.create_server((self.host, self.port))
         if self._receive_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
@@ -469,15 +477,15 @@ class ScriptedSmarthost:
     async def stop(self) -> None:
         """Close the listener and every connection."""
         if self._server is not None:
-            self._server.close()
+            server, self._server = self._server, None
+            self._is_stopped = True
+            server.close()
             for task in self._tasks:
                 task.cancel()
-            for connection in self.open_connections:
-                if connection.tls is not None:
-                    connection.writer.transport.abort()  # it would wait for a farewell
+            for connection in self.connections:
+                connection.end()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._server.wait_closed()
-            self._server = None
+            await server.wait_closed()
 
     @property
     def open_connections(self) -> list[Connection]:
@@ -528,14 +536,17 @@ class ScriptedSmarthost:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # asyncio does it by itself only for sockets that say IPPROTO_TCP, which socket.create_server does not.
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(writer)
         self.connections.append(connection)
+        if self._is_stopped:  # accepted before, and handed over only now
+            connection.end()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(reader, connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         self.notify()
+
+    async def _serve(self, reader: asyncio.StreamReader, connection: Connection) -> None:
         try:
             await Session(self, reader, connection).run()
         except (HangUp, ClientGone, ConnectionError, ssl.SSLError):
@@ -543,11 +554,8 @@ class ScriptedSmarthost:
         except Exception as error:
             self._errors.append(error)
         finally:
-            connection.closed = True
+            connection.drop()
             self.notify()
-            writer.close()
-            with contextlib.suppress(ConnectionError, ssl.SSLError):
-                await writer.wait_closed()
 
 
 def scripted_at(port: int, **script: Any) -> ScriptedSmarthost:

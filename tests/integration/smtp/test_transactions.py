@@ -11,6 +11,8 @@ import pytest
 from smtpguard.domain.decision import Reason, Verdict
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.quarantined import QuarantineState
+from smtpguard.domain.reply import Reply
+from smtpguard.relay.transaction import SmarthostTransaction
 from smtpguard.smtp.session import GuardSMTP
 from tests.support.eventually import eventually
 from tests.support.guard import RunningGuard, guarding, put_on_record, verify
@@ -378,8 +380,6 @@ async def test_smarthost_fails_before_data(sqlite_url, smarthost, step, action, 
         ("data", refuse(554, "5.7.1 no"), "554 5.7.1 no"),
         ("data", drop(), "451 4.4.1 *"),
         ("data", hang(), "451 4.4.1 *"),
-        ("body", {5: drop()}, "451 4.4.1 *"),
-        ("body", {5: raw(b"250 2.0.0 early\r\n")}, "451 4.4.1 *"),
         ("dot", refuse(452, "4.3.1 full"), "452 4.3.1 full"),
         ("dot", refuse(421, "4.3.2 closing"), "451 4.4.1 *"),
         ("dot", drop(), "451 4.4.2 *"),
@@ -400,9 +400,27 @@ async def test_smarthost_fails_after_rcpt(sqlite_url, smarthost, step, action, s
             await client.send("Subject: x", "", "0123456789" * 10, ".")
             await client.expect(said)
             assert await nothing_left(guard)
-            setattr(smarthost, step, {} if step == "body" else None)
+            setattr(smarthost, step, None)
             assert (await client.message(ALICE, UNKNOWN)).startswith("250 ")
         assert await guard.waiting_for() == [UNKNOWN]
+
+
+@pytest.mark.parametrize("action", [drop(), raw(b"250 2.0.0 early\r\n")], ids=["drop", "early"])
+async def test_smarthost_fails_before_dot(sqlite_url, smarthost, monkeypatch, action) -> None:
+    finish = SmarthostTransaction.finish
+
+    async def late(transaction: SmarthostTransaction) -> Reply:
+        connection = transaction._connection
+        await eventually(lambda: connection.has_unread() or not connection.is_clean)
+        return await finish(transaction)
+
+    monkeypatch.setattr(SmarthostTransaction, "finish", late)
+    smarthost.body = {5: action}
+    async with guarding(sqlite_url, smarthost.port) as guard:
+        await verify(guard.desks, ALICE)
+        async with greeted(guard.port) as client:
+            assert (await client.message(ALICE, UNKNOWN)).startswith("451 4.4.1 ")
+        assert await nothing_left(guard)
 
 
 async def test_smarthost_down_does_not_stop_the_quarantine(sqlite_url) -> None:
