@@ -2,11 +2,12 @@
 
 import asyncio
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from operator import itemgetter
+from threading import Event
 
 from smtpguard.domain.audit import Act, ActKind
 from smtpguard.domain.import_row import ImportRow
@@ -75,12 +76,16 @@ async def import_addresses(
     try:
         chunk = list(islice(rows, CHUNK_ROWS))
         while chunk:
-            # One chunk is parsed while the one before is written.
             now = clock()
+            staged = Event()
             write = store.address_book.import_rows(
-                chunk, now=now, by=by, valid_until=now + valid_for if valid_for else None
+                chunk,
+                now=now,
+                by=by,
+                valid_until=now + valid_for if valid_for else None,
+                on_staged=staged.set,
             )
-            _, following = await asyncio.gather(write, asyncio.to_thread(lambda: list(islice(rows, CHUNK_ROWS))))
+            _, following = await asyncio.gather(_with_end(write, staged), asyncio.to_thread(_next_chunk, rows, staged))
             imported += len(chunk)
             on_imported(imported)
             chunk = following
@@ -88,6 +93,19 @@ async def import_addresses(
         why = f"{imported} rows imported, {rejected} rejected"
         await store.audit_log.audit(Act(at=clock(), actor=by, kind=ActKind.ADDRESS_IMPORT, subject=name, why=why))
     return ImportReport(imported, rejected)
+
+
+async def _with_end(write: Awaitable[None], staged: Event) -> None:
+    try:
+        await write
+    finally:
+        staged.set()
+
+
+def _next_chunk(rows: Iterator[ImportRow], staged: Event) -> list[ImportRow]:
+    """Parse a chunk while the engine works on the one before: until that is staged, both would want the interpreter."""
+    staged.wait()
+    return list(islice(rows, CHUNK_ROWS))
 
 
 async def import_entries(

@@ -1,7 +1,7 @@
 """The address book: what is on record of each address, and the look-ups that every decision stands on."""
 
 import builtins
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -109,16 +109,25 @@ class AddressBook:
         return await self._long_work.read(lambda connection: connection.execute(query).scalar())
 
     async def import_rows(
-        self, rows: Sequence[ImportRow], *, now: datetime, by: str, valid_until: datetime | None = None
+        self,
+        rows: Sequence[ImportRow],
+        *,
+        now: datetime,
+        by: str,
+        valid_until: datetime | None = None,
+        on_staged: Callable[[], None] = lambda: None,
     ) -> None:
         """Take over a chunk of an import in one transaction; the same chunk again changes nothing but ``last_seen``.
 
         An import adds and flags, and never revokes nor unflags. Some thousands of rows are a good chunk. The commit is
-        relaxed: it is on disk with the next durable one, such as that of the import's act.
+        relaxed: it is on disk with the next durable one, such as that of the import's act. ``on_staged`` is called in
+        the store's thread, once or several times, when the engine has the rows and the rest is its work alone.
         """
-        await self._long_work.write(
-            lambda connection: import_chunk(connection, rows, now=now, by=by, valid_until=valid_until)
-        )
+
+        def work(connection: Connection) -> None:
+            import_chunk(connection, rows, now=now, by=by, valid_until=valid_until, on_staged=on_staged)
+
+        await self._long_work.write(work)
 
 
 def add_voucher(connection: Connection, mailbox: Mailbox, voucher: Voucher, *, at: datetime) -> int:

@@ -38,12 +38,19 @@ _address_id = select(addresses.c.id).where(addresses.c.lookup_key == _staged.c.l
 
 
 def import_chunk(
-    connection: Connection, rows: Sequence[ImportRow], *, now: datetime, by: str, valid_until: datetime | None
+    connection: Connection,
+    rows: Sequence[ImportRow],
+    *,
+    now: datetime,
+    by: str,
+    valid_until: datetime | None,
+    on_staged: Callable[[], None],
 ) -> None:
-    """Take over these rows."""
+    """Take over these rows; ``on_staged``: see ``AddressBook.import_rows``."""
     expect_much(connection)
     _staged.create(connection)
     fill(connection, _staged, _values(rows, now, stored=storing(connection.dialect, UtcDateTime())))
+    on_staged()
     _see_addresses(connection, now)
     _look_up_addresses(connection)
     _see_bindings(connection, now)

@@ -8,7 +8,7 @@ from smtpguard.app import clock
 from smtpguard.domain.audit import ActKind
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.standing import Standing, Voucher
-from smtpguard.errors import ActRefused
+from smtpguard.errors import ActRefused, StoreUnavailable
 from smtpguard.service.address_desk import AddressDesk
 from smtpguard.service.import_addresses import ImportReport, import_addresses
 
@@ -109,6 +109,20 @@ async def test_import_takes_what_is_good_and_says_what_is_not(desks, monkeypatch
         "customers.csv",
         "12001 rows imported, 2 rejected",
     )
+
+
+async def test_import_ends_where_the_store_takes_no_chunk(desks, monkeypatch) -> None:
+    """The thread that reads ahead waits for a chunk that never gets into the store."""
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr("smtpguard.storage.imports.fill", fail)
+    with pytest.raises(StoreUnavailable, match="gone"):
+        await do_import(desks, ["address,standing\n", "anna@example.com,verified\n"])
+    (act,) = await desks.store.audit_log.list(limit=0, after=None)
+
+    assert act.act.why == "0 rows imported, 0 rejected"
 
 
 async def test_import_again_changes_nothing(desks) -> None:
