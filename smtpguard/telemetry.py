@@ -14,7 +14,11 @@ from enum import StrEnum
 from typing import TextIO, cast
 
 import orjson
-import structlog
+
+from smtpguard.lean_import import without
+
+with without("rich", "greenlet"):  # four megabytes, for tracebacks and threads that nobody asks of it
+    import structlog
 
 Logger = structlog.typing.FilteringBoundLogger
 
