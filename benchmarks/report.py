@@ -74,7 +74,8 @@ def _origin(part: Run, run: Run) -> str:
     """Tell where a series comes from that is not of the same run as the rest."""
     if part.machine == run.machine:
         return ""
-    return f"Of another run: {', '.join(value for value in part.machine.values() if value)}."
+    others = [f"{what} {value}" for what, value in part.machine.items() if value and value != run.machine.get(what)]
+    return f"Of another run ({', '.join(others)}; the rest as above)."
 
 
 def short_table(run: Run) -> str:

@@ -169,7 +169,7 @@ def test_series_of_another_run_says_so(tmp_path) -> None:
     text = report(load_run([first, second]))
 
     assert text.count("Of another run") == 1
-    assert "2 cores, before." in text
+    assert "Of another run (commit before; the rest as above)." in text
 
 
 def test_each_system_begins_a_round_once() -> None:
