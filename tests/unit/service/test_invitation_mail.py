@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jinja2 import Environment, meta
 
@@ -110,6 +110,7 @@ def test_odd_organisation(organisation) -> None:
         lambda text: "=?" not in text
     ),
 )
+@example(organisation="Shop", address=f"a@{'b' * 35}.{'c' * 38}")
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=20)
 def test_nothing_gets_into_the_header(organisation, address) -> None:
     post, message = written(mail(organisation), invitation(address))
@@ -120,7 +121,7 @@ def test_nothing_gets_into_the_header(organisation, address) -> None:
         "From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "X-Auto-Response-Suppress", "MIME-Version",
         "Content-Type",
     ]  # fmt: skip
-    assert f"\r\nTo: {address}\r\n" in head
+    assert f"\r\nTo: {address}\r\n" in head.replace("\r\n ", " ")  # a long one has a line of its own
     assert str(post.envelope.forward_path.recipient) == address
     assert post.envelope.parameters.smtputf8 is not address.isascii()
 
