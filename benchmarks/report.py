@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from benchmarks.goals import goals
 from benchmarks.results import RATE, Measurement, Run
 from benchmarks.sink import sink_command
 from benchmarks.systems import DIRECT, GUARD, HOLD, POSTFIX, title
@@ -67,6 +68,8 @@ def report(run: Run) -> str:
         if part.measurements:
             heading, text, *tables = tell(part)
             parts += [f"### {heading}", text, _origin(part, run), *tables, failures(part)]
+    if wanted := goals(run):
+        parts[2:2] = ["### What was to be reached", wanted]
     return "\n\n".join(filter(None, parts))
 
 

@@ -160,6 +160,17 @@ def test_of_several_results_the_last_counts_for_each_series(tmp_path) -> None:
     assert "Of another run" not in report(run)
 
 
+def test_what_was_to_be_reached_stands_beside_what_was() -> None:
+    run = cells(*ROUNDS.measurements, measured("cells", "c10", "guard-sqlite", 0, 1000))
+
+    lines = report(run).splitlines()
+
+    assert "| SQLite, messages/s to Postfix's | ≥ 2 | k10 2.5 | 1 of 1 |" in lines
+    assert "| SQLite, CPU to Postfix's | < 0.5 | k10 1 | 0 of 1 |" in lines
+    assert "| SQLite, MiB of the process | < 80 | c10 60, k10 60 | 2 of 2 |" in lines
+    assert not any("HOLD" in line for line in lines)
+
+
 def test_series_of_another_run_says_so(tmp_path) -> None:
     """So that no figure is taken for that of another commit."""
     first, second = tmp_path / "1", tmp_path / "2"
