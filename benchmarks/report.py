@@ -148,7 +148,7 @@ def _release(run: Run) -> Iterator[str]:
     yield "Release"
     yield (
         "Messages in quarantine, kept back by the guard itself, released with `smtpguard quarantine release ID...`, "
-        "one after the other, 5,000 a command."
+        "5,000 a command and one command after the other."
     )
     yield _once(run, {"seconds": "seconds", RATE: "messages/s", "peak": "peak MiB of a command", "kept/s": "kept/s"})
 

@@ -16,7 +16,7 @@ def test_a_module_is_missing_and_comes_back(tmp_path, monkeypatch) -> None:
         importlib.import_module("lean_optional")
 
     importlib.import_module("lean_optional")
-    monkeypatch.delitem(sys.modules, "lean_optional")
+    del sys.modules["lean_optional"]
 
 
 def test_a_module_that_is_loaded_stays() -> None:

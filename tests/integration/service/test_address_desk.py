@@ -1,8 +1,10 @@
 """The operator's acts on the address book, and the import, on both stores."""
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Connection, Table
 
 from smtpguard.app import clock
 from smtpguard.domain.audit import ActKind
@@ -11,6 +13,7 @@ from smtpguard.domain.standing import Standing, Voucher
 from smtpguard.errors import ActRefused, StoreUnavailable
 from smtpguard.service.address_desk import AddressDesk
 from smtpguard.service.import_addresses import ImportReport, import_addresses
+from smtpguard.storage.dialects import fill
 
 ANNA = parse_mailbox("anna@example.com")
 
@@ -78,7 +81,7 @@ async def test_import_of_an_old_verification_counts_from_the_import(desks) -> No
     assert timedelta(days=729) < voucher.valid_until - clock() < timedelta(days=730)
 
 
-async def do_import(desks, lines: list[str]) -> tuple[ImportReport, list[int]]:
+async def do_import(desks, lines: Iterable[str]) -> tuple[ImportReport, list[int]]:
     rejected: list[int] = []
     report = await import_addresses(
         lines,
@@ -109,6 +112,26 @@ async def test_import_takes_what_is_good_and_says_what_is_not(desks, monkeypatch
         "customers.csv",
         "12001 rows imported, 2 rejected",
     )
+
+
+async def test_import_reads_on_once_the_engine_has_the_rows(desks, monkeypatch) -> None:
+    """Not before: to read and to hand over both take the interpreter."""
+    acts: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in ["address\n", "anna@example.com\n", "ben@example.com\n"]:
+            acts.append(line.strip())
+            yield line
+
+    def note_and_fill(connection: Connection, table: Table, rows: Iterable[tuple[object, ...]]) -> None:
+        fill(connection, table, rows)
+        acts.append("staged")
+
+    monkeypatch.setattr("smtpguard.service.import_addresses.CHUNK_ROWS", 1)
+    monkeypatch.setattr("smtpguard.storage.imports.fill", note_and_fill)
+    await do_import(desks, lines())
+
+    assert acts == ["address", "anna@example.com", "staged", "ben@example.com", "staged"]
 
 
 async def test_import_ends_where_the_store_takes_no_chunk(desks, monkeypatch) -> None:

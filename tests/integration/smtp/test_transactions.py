@@ -11,12 +11,11 @@ import pytest
 from smtpguard.domain.decision import Reason, Verdict
 from smtpguard.domain.mailbox import parse_mailbox
 from smtpguard.domain.quarantined import QuarantineState
-from smtpguard.domain.reply import Reply
-from smtpguard.relay.transaction import SmarthostTransaction
 from smtpguard.smtp.session import GuardSMTP
 from tests.support.eventually import eventually
+from tests.support.faults import locked
 from tests.support.guard import RunningGuard, guarding, put_on_record, verify
-from tests.support.scripted_smarthost import ScriptedSmarthost, drop, hang, hold, raw, refuse, reset
+from tests.support.scripted_smarthost import ScriptedSmarthost, Session, drop, hang, hold, raw, refuse, reset
 from tests.support.transcript import greeted
 
 ALICE, BOB = "alice@verified.example", "Bob.B@verified.example"
@@ -406,20 +405,24 @@ async def test_smarthost_fails_after_rcpt(sqlite_url, smarthost, step, action, s
 
 
 @pytest.mark.parametrize("action", [drop(), raw(b"250 2.0.0 early\r\n")], ids=["drop", "early"])
-async def test_smarthost_fails_before_dot(sqlite_url, smarthost, monkeypatch, action) -> None:
-    finish = SmarthostTransaction.finish
+async def test_smarthost_fails_before_dot(sqlite_url, smarthost, action) -> None:
+    """While the quarantine waits for the store: the body has left, the dot has not."""
+    acted = asyncio.Event()
 
-    async def late(transaction: SmarthostTransaction) -> Reply:
-        connection = transaction._connection
-        await eventually(lambda: connection.has_unread() or not connection.is_clean)
-        return await finish(transaction)
+    async def act(session: Session) -> None:
+        acted.set()
+        await action(session)
 
-    monkeypatch.setattr(SmarthostTransaction, "finish", late)
-    smarthost.body = {5: action}
+    smarthost.body = {5: act}
     async with guarding(sqlite_url, smarthost.port) as guard:
         await verify(guard.desks, ALICE)
         async with greeted(guard.port) as client:
-            assert (await client.message(ALICE, UNKNOWN)).startswith("451 4.4.1 ")
+            await client.envelope(ALICE, UNKNOWN)
+            await client.ask("DATA", "354 *")
+            with locked(sqlite_url):
+                await client.send("Subject: x", "", "0123456789" * 10, ".")
+                await acted.wait()
+            await client.expect("451 4.4.1 *")
         assert await nothing_left(guard)
 
 
