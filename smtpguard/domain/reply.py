@@ -23,16 +23,19 @@ class Reply:
     code: int
     enhanced: str
     text: str
+    line: str = field(init=False, repr=False, compare=False)
+    """All of it; built once, like the next two, since most replies are constants."""
     wire: bytes = field(init=False, repr=False, compare=False)
-    """The line as it goes over the wire; built once, since most replies are constants."""
+    """The line as it goes over the wire."""
+    is_positive: bool = field(init=False, repr=False, compare=False)
+    """Whether it is a 2yz."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "wire", f"{self}\r\n".encode("ascii"))
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether it is a 2yz."""
-        return 200 <= self.code < 300
+        words = (str(self.code), self.enhanced, self.text)
+        line = " ".join([word for word in words if word])
+        object.__setattr__(self, "line", line)
+        object.__setattr__(self, "wire", f"{line}\r\n".encode("ascii"))
+        object.__setattr__(self, "is_positive", 200 <= self.code < 300)
 
     @property
     def is_transient(self) -> bool:
@@ -54,9 +57,7 @@ class Reply:
         return Reply(self.code, self.enhanced, clean_text(text))
 
     def __str__(self) -> str:
-        if self.enhanced and self.text:
-            return f"{self.code} {self.enhanced} {self.text}"
-        return f"{self.code} {self.enhanced or self.text}".rstrip(" ")
+        return self.line
 
 
 def peer_reply(code: int, lines: list[str]) -> Reply:
@@ -124,6 +125,7 @@ R501_AUTH_CANCELLED = Reply(501, "5.7.0", "Authentication was cancelled")
 R501_AUTH_UNREADABLE = Reply(501, "5.5.2", "Cannot decode the authentication response")
 R502_NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
 R503_BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
+R503_EHLO_FIRST = Reply(503, "5.5.1", "EHLO or HELO has to come first")
 R504_UNKNOWN_MECHANISM = Reply(504, "5.5.4", "Authentication mechanism not recognised")
 R530_TLS_FIRST = Reply(530, "5.7.0", "STARTTLS has to come first")
 R530_AUTH_FIRST = Reply(530, "5.7.0", "Authentication is required")

@@ -148,21 +148,29 @@ class TransactionRecord:
             "application": self.origin.application.name,
             "peer": self.origin.peer,
             "protocol": self.origin.protocol,
-            "tls": self.origin.tls or None,
-            "outcome": outcome.value,
-            "reply": str(reply) if outcome not in _UNHEARD else None,
-            "reverse_path": str(self.reverse_path),
-            "customer": self.customer,
-            "purpose": self.purpose or None,
-            "message_id": self._message_id or None,
-            "size": self.size or None,
-            "recipient_count": self.offer_count,
-            "recipients": recipients,
-            "seconds": round((now - self.began_at).total_seconds(), 3),
-            "error": self.error or None,
-            "client_gone": self.client_gone or None,
         }
-        return {key: value for key, value in fields.items() if value is not None}
+        if self.origin.tls:
+            fields["tls"] = self.origin.tls
+        fields["outcome"] = outcome._value_
+        if outcome not in _UNHEARD:
+            fields["reply"] = reply.line
+        fields["reverse_path"] = str(self.reverse_path)
+        if self.customer is not None:
+            fields["customer"] = self.customer
+        if self.purpose:
+            fields["purpose"] = self.purpose
+        if self._message_id:
+            fields["message_id"] = self._message_id
+        if self.size:
+            fields["size"] = self.size
+        fields["recipient_count"] = self.offer_count
+        fields["recipients"] = recipients
+        fields["seconds"] = round((now - self.began_at).total_seconds(), 3)
+        if self.error:
+            fields["error"] = self.error
+        if self.client_gone:
+            fields["client_gone"] = True
+        return fields
 
     def _entry(self, decision: Decision, smarthost_reply: str, now: datetime) -> LedgerEntry:
         return LedgerEntry(

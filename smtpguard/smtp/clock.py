@@ -1,6 +1,6 @@
 """When a session has been idle for too long, and when it has grown old.
 
-A session resets its clock at every command. So the clock keeps deadlines and one timer, which goes off seldom and looks
+A session resets its clock at every reply. So the clock keeps deadlines and one timer, which goes off seldom and looks
 then whether it is time for something: a timer that is set anew each time costs more than the command.
 """
 
@@ -28,11 +28,6 @@ class Clock:
         self._old_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether a silence may last for ever."""
-        return self._idle_at == math.inf
 
     def reset(self, seconds: float | None = None) -> None:
         """Let a silence begin that may last so many seconds; as many as was said at first where nothing is said."""

@@ -45,7 +45,8 @@ CLOSE_GRACE_SECONDS = 5.0
 PROXY_SECONDS = 10.0
 """How long a proxy may take for its header."""
 
-_Method = Callable[[str | None], Coroutine[Any, Any, None]]
+Answer = Coroutine[Any, Any, Reply | bytes | None]
+"""What carries out a command, and returns the reply; None where it has sent that itself, as the stock class does."""
 
 
 class Connection(SMTP):
@@ -57,12 +58,12 @@ class Connection(SMTP):
     """Services stand behind a session, and no handler of the stock class."""
     _auth_required = False
     """By the stock class: its HELP asks."""
-    _commands: Mapping[bytes, str]
+    _commands: Mapping[bytes, Callable[[Any, str | None], Answer]]
     """Which method carries out which command."""
 
     def __init_subclass__(cls) -> None:
-        names = {name for kind in cls.__mro__ for name in vars(kind)}
-        cls._commands = {name.removeprefix("smtp_").encode(): name for name in names if name.startswith("smtp_")}
+        names = {name for kind in cls.__mro__ for name in vars(kind) if name.startswith("smtp_")}
+        cls._commands = {name.removeprefix("smtp_").encode(): getattr(cls, name) for name in names}
 
     def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop, implicit_tls: bool) -> None:
         self._context = context
@@ -83,6 +84,7 @@ class Connection(SMTP):
         """The IP address of the application."""
         self._network = ""
         """What it is counted under."""
+        self._max_commands = context.settings.max_commands
         self._replies = 0
         self._errors = 0
         self._old = False
@@ -131,28 +133,35 @@ class Connection(SMTP):
         await self.push(self._context.greeting)
         while not self._gone:
             try:
-                await self._carry_out(await self._input.line(MAX_AUTH_OCTETS))
+                reply = await self._carry_out(await self._input.line(MAX_AUTH_OCTETS))
             except Exception as error:  # noqa: BLE001 - every failure has an answer
-                await self.push(await self.handle_exception(error))
-            if self._clock.is_stopped:
-                self._clock.reset()
+                reply = await self.handle_exception(error)
+            if reply is not None:
+                self._say(reply)
+            if self._drained is not None:
+                await self._all_taken(self._drained)
+            if self._closing:
+                self._hang_up(R421_SHUTTING_DOWN)
+            self._clock.reset()
 
-    async def _carry_out(self, line: bytes | None) -> None:
-        """Carry out a command line; None stands for one that is far too long."""
+    def _carry_out(self, line: bytes | None) -> Answer:
+        """Return what carries out a command line; None stands for one that is far too long."""
         if line is None:
-            await self.push(R500_LINE_TOO_LONG)
-            return
+            return self._refuse_with(R500_LINE_TOO_LONG)
         line = line.rstrip(b"\r\n")
         verb, _, rest = line.partition(b" ")
         verb = verb.upper()
         if not verb or not verb.isascii():
-            await self.push(R500_BAD_SYNTAX)
-        elif len(line) > MAX_COMMAND_OCTETS and not self._may_be_long(verb):
-            await self.push(R500_LINE_TOO_LONG)
-        else:
-            self._clock.reset()
-            # Octets that are not UTF-8 reach our own parser, which answers with the proper code.
-            await self._method(verb)(str(rest.strip(), "utf-8", "surrogateescape") if rest else None)
+            return self._refuse_with(R500_BAD_SYNTAX)
+        if len(line) > MAX_COMMAND_OCTETS and not self._may_be_long(verb):
+            return self._refuse_with(R500_LINE_TOO_LONG)
+        if self._context.admission.tls_required and self._tls_protocol is None and verb not in ALLOWED_BEFORE_STARTTLS:
+            return self._refuse_before_tls(verb)
+        command = self._commands.get(verb)
+        if command is None:
+            return self._refuse_with(R500_UNKNOWN_COMMAND)
+        # Octets that are not UTF-8 reach our own parser, which answers with the proper code.
+        return command(self, str(rest.strip(), "utf-8", "surrogateescape") if rest else None)
 
     def _may_be_long(self, verb: bytes) -> bool:
         return verb in _LONG_COMMANDS and self.session.extended_smtp
@@ -320,48 +329,41 @@ class Connection(SMTP):
 
     # Replies and errors
 
-    async def push(self, status: Reply | str | bytes | None) -> None:
-        """Send a reply: ours, or a line of aiosmtpd's in our form."""
-        if status is None:
-            return
-        if isinstance(status, str):
-            status = complete_reply(status)
-        if isinstance(status, Reply):
-            if status.code >= 500:
-                self._errors += status.is_protocol_error
-            status = status.wire
-        self._write(status)
-        self._replies += 1
-        if self._errors or self._old or self._replies > self._context.settings.max_commands:
-            self._hang_up_on_excess()
+    async def push(self, status: Reply | str | bytes) -> None:
+        """Send a reply in the middle of a command: ours, or a line of aiosmtpd's in our form."""
+        self._say(complete_reply(status) if isinstance(status, str) else status)
         if self._drained is not None:
-            self._clock.reset()  # now it is the application that keeps us waiting
-            await self._drained
+            await self._all_taken(self._drained)
 
-    def _method(self, verb: bytes) -> _Method:
-        """Return what carries a command out, or refuses it."""
-        if self._context.admission.tls_required and self._tls_protocol is None and verb not in ALLOWED_BEFORE_STARTTLS:
-            return self._refuse_before_tls if verb != b"BDAT" else self._hang_up_before_tls
-        method: _Method = getattr(self, self._commands.get(verb, "_refuse_unknown"))
-        return method
+    def _say(self, reply: Reply | bytes) -> None:
+        """Send a reply; hang up on a session that has had enough of them."""
+        if isinstance(reply, Reply):
+            if reply.code >= 500:
+                self._errors += reply.is_protocol_error
+            reply = reply.wire
+        self._write(reply)
+        self._replies += 1
+        if self._errors or self._old or self._replies > self._max_commands:
+            self._hang_up_on_excess()
+
+    async def _all_taken(self, drained: asyncio.Future[None]) -> None:
+        """Wait for the kernel to take what was said."""
+        self._clock.reset()  # now it is the application that keeps us waiting
+        await drained
 
     @syntax("HELP [command]")
     async def smtp_HELP(self, arg: str | None) -> None:
         """RFC 5321 4.1.1.8: the stock class's, which wants to see the commands."""
-        self._smtp_methods = {verb.decode(): getattr(self, method) for verb, method in self._commands.items()}
+        self._smtp_methods = {verb.decode(): method for verb, method in self._commands.items()}
         await super().smtp_HELP(arg)
 
-    async def _refuse_before_tls(self, arg: str | None) -> None:
-        del arg
-        await self.push(R530_TLS_FIRST)
+    async def _refuse_with(self, reply: Reply) -> Reply:
+        return reply
 
-    async def _hang_up_before_tls(self, arg: str | None) -> None:
-        del arg
-        self._hang_up(R530_TLS_FIRST)  # a chunk follows, which is not to be taken for commands
-
-    async def _refuse_unknown(self, arg: str | None) -> None:
-        del arg
-        await self.push(R500_UNKNOWN_COMMAND)
+    async def _refuse_before_tls(self, verb: bytes) -> Reply:
+        if verb == b"BDAT":  # a chunk follows, which is not to be taken for commands
+            self._hang_up(R530_TLS_FIRST)
+        return R530_TLS_FIRST
 
     def _write(self, octets: bytes) -> None:
         if not self._output.is_closing():  # a TLS transport that is closed fails here
@@ -372,7 +374,7 @@ class Connection(SMTP):
         settings = self._context.settings
         if self._errors > settings.max_errors:
             self._hang_up(R421_TOO_MANY_ERRORS)
-        if self._replies > settings.max_commands:
+        if self._replies > self._max_commands:
             self._hang_up(R421_TOO_MANY_COMMANDS)
         if self._old and self._transaction is None and not self._finishing:
             self._hang_up(R421_TOO_OLD)

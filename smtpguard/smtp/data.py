@@ -28,6 +28,7 @@ class Intake:
         self._message = message
         self._limit = limit
         self._line_feeds = LineFeedRewriter() if normalizes else None
+        self._octets = 0
         self.refusal: Reply | None = None
         """Why it is not kept any more."""
 
@@ -40,7 +41,8 @@ class Intake:
             if self._line_feeds.is_ambiguous:
                 self._refuse(R550_BARE_LINE_END, "a line is a dot that ends with a bare LF")
                 return
-        if len(self._message) + len(wire) > self._limit:
+        self._octets += len(wire)
+        if self._octets > self._limit:
             self._refuse(R552_TOO_BIG, f"the message has more than {self._limit} octets")
             return
         try:

@@ -18,6 +18,7 @@ from smtpguard.domain.reply import (
     R501_SYNTAX,
     R502_NOT_IMPLEMENTED,
     R503_BAD_SEQUENCE,
+    R503_EHLO_FIRST,
     R535_LOGIN_FAILED,
     R538_TLS_FOR_AUTH,
     R550_XCLIENT_NOT_ALLOWED,
@@ -71,24 +72,23 @@ class Greeting(Connection):
         return self._context.admission.certificate is not None and self._tls_protocol is None
 
     @syntax("HELO hostname")
-    async def smtp_HELO(self, hostname: str | None) -> None:
+    async def smtp_HELO(self, hostname: str | None) -> Reply | bytes:
         """RFC 5321 4.1.1.1."""
-        await self._greet(hostname, extended=False)
+        return await self._greet(hostname, extended=False)
 
     @syntax("EHLO hostname")
-    async def smtp_EHLO(self, hostname: str | None) -> None:
+    async def smtp_EHLO(self, hostname: str | None) -> Reply | bytes:
         """RFC 5321 4.1.1.1, with what is offered."""
-        await self._greet(hostname, extended=True)
+        return await self._greet(hostname, extended=True)
 
-    async def _greet(self, hostname: str | None, *, extended: bool) -> None:
+    async def _greet(self, hostname: str | None, *, extended: bool) -> Reply | bytes:
         if not hostname:
-            await self.push(R501_SYNTAX)
-            return
+            return R501_SYNTAX
         self._set_rset_state()
         self._extensions = await self._offer(extended=extended)
         self.session.extended_smtp = extended
         self.session.host_name = hostname
-        await self.push(_who_we_are(self.hostname, self._extensions if extended else None))
+        return _who_we_are(self.hostname, self._extensions if extended else None)
 
     async def _offer(self, *, extended: bool) -> Extensions:
         max_message_bytes = self._context.settings.max_message_bytes
@@ -105,18 +105,19 @@ class Greeting(Connection):
         )
 
     @syntax("STARTTLS")
-    async def smtp_STARTTLS(self, arg: str | None) -> None:
+    async def smtp_STARTTLS(self, arg: str | None) -> Reply | None:
         """RFC 3207: nothing that was said before it counts behind it."""
         refusal = self._starttls_refusal(arg)
         if refusal is not None:
-            await self.push(refusal)
-            return
+            return refusal
         if self._input.pending:
             self._hang_up(R421_PIPELINED_TLS)
         # Written without waiting: what comes in from here on belongs to TLS.
         self._output.write(R220_TLS.wire)
         self._login = None
+        self._clock.reset()
         await self._start_tls()
+        return None
 
     def _starttls_refusal(self, arg: str | None) -> Reply | None:
         if self._tls_protocol is not None:
@@ -126,20 +127,19 @@ class Greeting(Connection):
         return R501_SYNTAX if arg else None
 
     @syntax("QUIT")
-    async def smtp_QUIT(self, arg: str | None) -> None:
+    async def smtp_QUIT(self, arg: str | None) -> Reply:
         """RFC 5321 4.1.1.10: nothing that was sent behind it is carried out."""
         if arg:
-            await self.push(R501_SYNTAX)
-            return
+            return R501_SYNTAX
         await self.push(R221_BYE)
         self._output.close()
         raise asyncio.CancelledError
 
     @syntax("AUTH <mechanism>")
-    async def smtp_AUTH(self, arg: str | None) -> None:
+    async def smtp_AUTH(self, arg: str | None) -> Reply | None:
         """RFC 4954."""
-        if await self.check_helo_needed("EHLO"):
-            return
+        if not self.session.host_name:
+            return R503_EHLO_FIRST
         refusal = self._auth_refusal(arg)
         if refusal is None:
             try:
@@ -149,6 +149,7 @@ class Greeting(Connection):
         await self.push(refusal or R235_LOGGED_IN)
         if self._failed_logins >= self._context.settings.max_auth_failures:
             self._hang_up(R421_TOO_MANY_LOGINS)
+        return None
 
     def _auth_refusal(self, arg: str | None) -> Reply | None:
         if not self._context.admission.has_logins:
@@ -192,19 +193,16 @@ class Greeting(Connection):
         return line.rstrip(b"\r\n").decode("ascii", "replace")
 
     @syntax("XCLIENT attribute=value")
-    async def smtp_XCLIENT(self, arg: str | None) -> None:
+    async def smtp_XCLIENT(self, arg: str | None) -> Reply:
         """Take a trusted mail server's word for who the application is; the session begins anew."""
         if not self._may_xclient:
-            await self.push(R550_XCLIENT_NOT_ALLOWED)
-            return
+            return R550_XCLIENT_NOT_ALLOWED
         if self._transaction is not None:
-            await self.push(R503_BAD_SEQUENCE)
-            return
+            return R503_BAD_SEQUENCE
         try:
             said = parse_xclient(arg or "")
         except CommandError as error:
-            await self.push(error.reply)
-            return
+            return error.reply
         self._peer = said.address or self._peer
         if not self._enter():
             self._hang_up(R421_TOO_MANY_SESSIONS)
@@ -212,7 +210,7 @@ class Greeting(Connection):
             self._login = find_login(self._context.admission.applications, said.login)
         self._set_rset_state()
         self.session.host_name = None
-        await self.push(self._context.greeting)
+        return self._context.greeting
 
 
 @lru_cache(REMEMBERED_REPLIES)

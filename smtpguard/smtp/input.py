@@ -1,32 +1,29 @@
 """What an application has sent and the session has not read yet."""
 
 import asyncio
-from collections import deque
 
 HIGH_WATER_OCTETS = 65_536
 """So much may lie here unread before the application is kept from sending more."""
-HIGH_WATER_PIECES = 1024
-"""And in so many pieces, because a piece of one octet takes as much memory as one of forty."""
 QUIT = b"QUIT\r\n"
 
 
 class Input:
-    """The octets that came in, in the pieces in which they came, for one reader. It reads like a StreamReader."""
+    """The octets that came in, for one reader. It reads like a StreamReader.
+
+    They lie in one piece: mostly it is a packet, and a command. To join packets that nobody reads costs little, as no
+    more than HIGH_WATER_OCTETS lie here.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
+        self._new_future = loop.create_future
         self._has_ended = False
         self._last = b""
         self._news: asyncio.Future[None] | None = None
+        """There while a reader waits."""
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
-
-    @property
-    def pending(self) -> bytes:
+        self.pending = b""
         """What lies here now."""
-        return b"".join(self._pieces)
 
     @property
     def last_is_quit(self) -> bool:
@@ -40,55 +37,50 @@ class Input:
 
     def feed_data(self, data: bytes) -> None:
         """Add what came in."""
-        self._pieces.append(data)
-        self._size += len(data)
-        self._last = data[-len(QUIT) :] if len(data) >= len(QUIT) else (self._last + data)[-len(QUIT) :]
-        if self._size > HIGH_WATER_OCTETS or len(self._pieces) > HIGH_WATER_PIECES:
+        self.pending = pending = self.pending + data if self.pending else data
+        self._last = pending[-len(QUIT) :]  # what is read already ended with a line
+        if len(pending) > HIGH_WATER_OCTETS:
             self._hold_back_if_much()
-        self._wake()
+        if self._news is not None:
+            self._wake()
 
     def feed_eof(self) -> None:
         """Note that no more will come."""
         self._has_ended = True
-        self._wake()
+        if self._news is not None:
+            self._wake()
 
     def give_back(self, octets: bytes) -> None:
         """Put what was read too far in front of what lies here."""
         if octets:
-            self._pieces.appendleft(octets)
-            self._size += len(octets)
+            self.pending = octets + self.pending
 
     def take(self) -> bytes:
         """Return all that lies here; what comes from now on may be for somebody else."""
-        octets = self.pending
-        self._pieces.clear()
-        self._size = 0
-        self._hold_back_if_much()
-        return octets
+        return self._first(len(self.pending))
 
     async def line(self, limit: int) -> bytes | None:
         """Return the next line with its LF; None for one of more than ``limit`` octets, which is read to its end.
 
         Raises IncompleteReadError where the input ends before.
         """
-        line = b""
         is_too_long = False
-        while not line.endswith(b"\n"):
-            while not self._pieces:
-                if self._has_ended:
-                    raise asyncio.IncompleteReadError(line, None)
-                await self._more()
-            line += self._first(self._pieces[0].find(b"\n") + 1 or -1)
-            if len(line) > limit:
-                line, is_too_long = line[-1:], True
-        return None if is_too_long else line
-
-    async def read(self, octets: int = -1) -> bytes:
-        """Return what comes next, but no more than so many octets. ``b""``: it has ended."""
-        while not self._pieces:
+        while not (end := self.pending.find(b"\n") + 1):
+            if len(self.pending) > limit:
+                self.take()
+                is_too_long = True
             if self._has_ended:
-                return b""
-            await self._more()
+                raise asyncio.IncompleteReadError(self.take(), None)
+            self._news = self._new_future()
+            await self._news
+        line = self._first(end)
+        return None if is_too_long or end > limit else line
+
+    async def read(self, octets: int = HIGH_WATER_OCTETS) -> bytes:
+        """Return what comes next, but no more than so many octets. ``b""``: it has ended."""
+        while not self.pending and not self._has_ended:
+            self._news = self._new_future()
+            await self._news
         return self._first(octets)
 
     async def readexactly(self, octets: int) -> bytes:
@@ -108,25 +100,17 @@ class Input:
             raise asyncio.LimitOverrunError("the line is too long", 0)
         return line
 
-    def _more(self) -> asyncio.Future[None]:
-        """Return what is done as soon as something has come, or the end. One reader waits at a time."""
-        self._news = self._loop.create_future()
-        return self._news
-
     def _first(self, octets: int) -> bytes:
-        """Take so many octets of the first piece, or all of it."""
-        piece = self._pieces.popleft()
-        if 0 <= octets < len(piece):
-            self._pieces.appendleft(piece[octets:])
-            piece = piece[:octets]
-        self._size -= len(piece)
+        """Take no more than the first so many octets."""
+        pending = self.pending
+        self.pending = pending[octets:]
         if self._is_paused:
             self._hold_back_if_much()
-        return piece
+        return pending[:octets]
 
     def _hold_back_if_much(self) -> None:
         """Keep the application from sending more, or no longer: one that is held back is not seen to leave."""
-        is_much = self._size > HIGH_WATER_OCTETS or len(self._pieces) > HIGH_WATER_PIECES
+        is_much = len(self.pending) > HIGH_WATER_OCTETS
         if is_much is self._is_paused or self._transport is None:
             return
         self._is_paused = is_much
@@ -136,5 +120,6 @@ class Input:
             self._transport.resume_reading()
 
     def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)

@@ -13,13 +13,13 @@ from smtpguard.domain.reply import (
     R252_CANNOT_VERIFY,
     R354_SEND,
     R421_ABORTED,
-    R421_SHUTTING_DOWN,
     R421_TOO_SLOW,
     R450_TOO_FAST,
     R452_STORE_FULL,
     R452_TOO_MANY_RECIPIENTS,
     R501_SYNTAX,
     R503_BAD_SEQUENCE,
+    R503_EHLO_FIRST,
     R530_AUTH_FIRST,
     R550_SENDER_NOT_ALLOWED,
     R554_NO_VALID_RECIPIENTS,
@@ -51,29 +51,29 @@ class GuardSMTP(Greeting):
         super().__init__(context, loop=loop, implicit_tls=implicit_tls)
 
     @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
-    async def smtp_MAIL(self, arg: str | None) -> None:
+    async def smtp_MAIL(self, arg: str | None) -> Reply:
         """RFC 5321 4.1.1.2: begins a transaction."""
-        if await self.check_helo_needed():
-            return
-        await self.push(R503_BAD_SEQUENCE if self._transaction else self._begin(arg or ""))
+        if not self.session.host_name:
+            return R503_EHLO_FIRST
+        return R503_BAD_SEQUENCE if self._transaction else self._begin(arg or "")
 
     @syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")
-    async def smtp_RCPT(self, arg: str | None) -> None:
+    async def smtp_RCPT(self, arg: str | None) -> Reply:
         """RFC 5321 4.1.1.3: one recipient, checked at once."""
-        if await self.check_helo_needed():
-            return
-        await self.push(await self._add_recipient(arg or ""))
+        if not self.session.host_name:
+            return R503_EHLO_FIRST
+        return await self._add_recipient(arg or "")
 
     @syntax("DATA")
-    async def smtp_DATA(self, arg: str | None) -> None:
+    async def smtp_DATA(self, arg: str | None) -> Reply:
         """RFC 5321 4.1.1.4."""
-        if await self.check_helo_needed():
-            return
+        if not self.session.host_name:
+            return R503_EHLO_FIRST
         refusal = R501_SYNTAX if arg else self._data_refusal()
         if refusal is not None:
-            await self.push(refusal)
-            return
-        await self.push(R354_SEND)
+            return refusal
+        self._say(R354_SEND)
+        self._clock.reset()
         self._data_began, self._data_octets = self.loop.time(), 0
         message = self._context.acceptor.spool.message()
         try:
@@ -88,15 +88,16 @@ class GuardSMTP(Greeting):
             message.close()
             self._end_if_lost_within(error)
             raise
-        await self._end_of_data(message, refusal)
+        return await self._end_of_data(message, refusal)
 
     @syntax("BDAT <octets> [LAST]")
-    async def smtp_BDAT(self, arg: str | None) -> None:
+    async def smtp_BDAT(self, arg: str | None) -> Reply:
         """RFC 3030: the chunk is read whatever the reply."""
         try:
             octets, last = parse_bdat(arg or "")
         except CommandError as error:
             self._hang_up(error.reply)  # nobody knows where the chunk ends and the next command begins
+        self._clock.reset()
         if self._chunked is None:
             self._data_began, self._data_octets = self.loop.time(), 0
         refusal = self._bdat_refusal()
@@ -110,21 +111,20 @@ class GuardSMTP(Greeting):
         except Exception as error:
             self._end_if_lost_within(error)
             raise
-        await self._end_of_chunk(octets, refusal or too_big, last=last)
+        return await self._end_of_chunk(octets, refusal or too_big, last=last)
 
     @syntax("RSET")
-    async def smtp_RSET(self, arg: str | None) -> None:
+    async def smtp_RSET(self, arg: str | None) -> Reply:
         """RFC 5321 4.1.1.5."""
         if arg:
-            await self.push(R501_SYNTAX)
-            return
+            return R501_SYNTAX
         self._set_rset_state()
-        await self.push(R250_OK)
+        return R250_OK
 
     @syntax("VRFY <address>")
-    async def smtp_VRFY(self, arg: str | None) -> None:
+    async def smtp_VRFY(self, arg: str | None) -> Reply:
         """RFC 5321 3.5.3: nobody learns here what the address book knows."""
-        await self.push(R252_CANNOT_VERIFY if arg else R501_SYNTAX)
+        return R252_CANNOT_VERIFY if arg else R501_SYNTAX
 
     # MAIL and RCPT
 
@@ -201,22 +201,20 @@ class GuardSMTP(Greeting):
     def _bdat_refusal(self) -> Reply | None:
         return self._data_refusal() if self._chunked is None else None
 
-    async def _end_of_chunk(self, octets: int, refusal: Reply | None, *, last: bool) -> None:
+    async def _end_of_chunk(self, octets: int, refusal: Reply | None, *, last: bool) -> Reply:
         if refusal is not None:  # what follows is out of sequence (RFC 3030 2)
-            await self._refuse(self._chunked[0] if self._chunked else None, refusal)
-        elif last and self._chunked is not None:
+            return self._refuse(self._chunked[0] if self._chunked else None, refusal)
+        if last and self._chunked is not None:
             message, _ = self._chunked
             self._chunked = None
-            await self._end_of_data(message, None)
-        else:
-            await self.push(R250_CHUNK.with_text(f"{octets} octets received"))
+            return await self._end_of_data(message, None)
+        return R250_CHUNK.with_text(f"{octets} octets received")
 
-    async def _end_of_data(self, message: WireMessage, refusal: Reply | None) -> None:
+    async def _end_of_data(self, message: WireMessage, refusal: Reply | None) -> Reply:
         """Carry the end of data out; meanwhile nobody who vanishes ends the session's task."""
         transaction = self._transaction
         if refusal is not None or transaction is None:
-            await self._refuse(message, refusal or R503_BAD_SEQUENCE)
-            return
+            return self._refuse(message, refusal or R503_BAD_SEQUENCE)
         self._transaction = None
         self._finishing = True
         self._clock.stop()
@@ -226,9 +224,7 @@ class GuardSMTP(Greeting):
             self._finishing = False
         if reply.is_positive:
             self._replies = self._errors = 0
-        await self.push(reply)
-        if self._closing:
-            self._hang_up(R421_SHUTTING_DOWN)
+        return reply
 
     def _is_gone(self) -> bool:
         return self._gone
@@ -239,8 +235,8 @@ class GuardSMTP(Greeting):
             self._context.logger.error(Event.SESSION_FAILED, peer=self._peer, exc_info=error)
             self._hang_up(R421_ABORTED)
 
-    async def _refuse(self, message: WireMessage | None, refusal: Reply) -> None:
-        """End the transaction with a message that could not be taken."""
+    def _refuse(self, message: WireMessage | None, refusal: Reply) -> Reply:
+        """End the transaction with a message that could not be taken; return the refusal."""
         transaction, self._transaction = self._transaction, None
         if transaction is not None and transaction.has_recipients:
             self._context.spawn(transaction.refuse(refusal, why="" if message is None else message.failure))
@@ -249,7 +245,7 @@ class GuardSMTP(Greeting):
         if message is not None:
             message.close()
         self._drop_transaction()
-        await self.push(refusal)
+        return refusal
 
     def _drop_transaction(self) -> None:
         super()._drop_transaction()
