@@ -97,7 +97,7 @@ class WireMessage:
     @property
     def is_cut(self) -> bool:
         """Whether more follows behind the head."""
-        return len(self.head) < len(self)
+        return bool(self._tail or self._file.octets)
 
     @property
     def is_at_line_start(self) -> bool:
@@ -122,7 +122,7 @@ class WireMessage:
             return
         else:
             self._tail += chunk
-        if len(self._tail) > self._room:
+        if self._tail and len(self._tail) > self._room:
             tail, self._tail = self._tail, bytearray()
             await self._write(tail)
 

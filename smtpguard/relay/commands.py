@@ -34,7 +34,7 @@ def mail_command(
 
 def rcpt_command(path: ForwardPath, capabilities: Mapping[str, str]) -> bytes:
     """Build RCPT."""
-    line = f"RCPT TO:<{path.recipient}>"
+    line = f"RCPT TO:<{path.recipient.text}>"
     if "DSN" in capabilities:
         line += _given("NOTIFY", path.parameters.notify) + _given("ORCPT", path.parameters.orcpt)
     if path.vouched_since is not None and "RRVS" in capabilities:

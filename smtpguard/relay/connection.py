@@ -233,7 +233,7 @@ class SmarthostConnection(asyncio.Protocol):
 
         Raises SmarthostUnavailable for every other, for 421 unless it is wanted, and if none comes within the seconds.
         """
-        reply = (self._replies.popleft() if self._replies else await self.reply(seconds)).cleaned()
+        reply = (self._replies.popleft() if self._replies else await self.reply(seconds)).cleaned
         if reply.code in wanted or (reply.code in REFUSAL and reply.code != SERVICE_CLOSING):
             return reply
         raise self.failed(f"it said: {reply}")
@@ -302,12 +302,12 @@ class SmarthostConnection(asyncio.Protocol):
         if self._broken:
             return
         if not self._expected:
-            self.early_refusal = reply.cleaned() if reply.code in REFUSAL and not closing else None
-            self._break(f"it said unasked: {reply.cleaned()}", gone=closing)
+            self.early_refusal = reply.cleaned if reply.code in REFUSAL and not closing else None
+            self._break(f"it said unasked: {reply.cleaned}", gone=closing)
             return
         self._expected -= 1
         self._replies.append(reply)
-        self._break(f"it said: {reply.cleaned()}", gone=True)
+        self._break(f"it said: {reply.cleaned}", gone=True)
 
     def _break(self, reason: str, *, gone: bool = False) -> None:
         if self._broken:

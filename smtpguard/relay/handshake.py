@@ -84,16 +84,16 @@ class Opener:
             connection.capabilities = parse_capabilities(reply.lines)
         elif 500 <= reply.code < 600:  # RFC 5321 3.2: a server that knows no EHLO
             reply = await self._ask(connection, f"HELO {self._hostname}")
-            _require_positive(connection, reply.cleaned(), "HELO")
+            _require_positive(connection, reply.cleaned, "HELO")
         else:
-            raise connection.failed(f"it said to EHLO: {reply.cleaned()}")
+            raise connection.failed(f"it said to EHLO: {reply.cleaned}")
 
     async def _ask_for_tls(self, connection: SmarthostConnection) -> None:
         if "STARTTLS" not in connection.capabilities:
             raise connection.failed("it does not offer STARTTLS")
         reply = await self._ask(connection, "STARTTLS")
         if reply.code not in READY_FOR_TLS:
-            raise connection.failed(f"it said to STARTTLS: {reply.cleaned()}")
+            raise connection.failed(f"it said to STARTTLS: {reply.cleaned}")
 
     async def _start_tls(self, connection: SmarthostConnection) -> None:
         session = TlsSession(cast("ssl.SSLContext", self._context), self._settings.host)

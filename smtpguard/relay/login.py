@@ -59,7 +59,7 @@ async def _say(
     connection: SmarthostConnection, line: str, settings: SmarthostSettings, *, wanted: tuple[int, ...]
 ) -> None:
     connection.write(f"{line}\r\n".encode("ascii"), replies=1)
-    reply = (await connection.reply(settings.connect_timeout)).cleaned()
+    reply = (await connection.reply(settings.connect_timeout)).cleaned
     if reply.code not in wanted:
         raise connection.failed(f"it said to the login as {settings.username!r}: {reply}")
 

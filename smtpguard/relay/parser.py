@@ -6,8 +6,8 @@ follows it can be trusted, because only by counting is it known which reply answ
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from smtpguard.domain.reply import Reply, clean_text, peer_reply
 
@@ -27,16 +27,16 @@ class ReplySyntaxError(ValueError):
     """What the peer said is no SMTP reply; the message is printable ASCII."""
 
 
-class PeerReply(NamedTuple):
+@dataclass(frozen=True)
+class PeerReply:
     """One reply as it came: its code, and the text of each line with every octet as one character."""
 
     code: int
     lines: tuple[str, ...]
 
+    @cached_property
     def cleaned(self) -> Reply:
-        """Return it as a reply that can be passed on and logged."""
-        if len(self.lines) == 1:
-            return _cleaned_line(self.code, self.lines[0])
+        """The reply as it can be passed on and logged."""
         return peer_reply(self.code, list(self.lines))
 
 
@@ -47,11 +47,8 @@ class ReplyParser:
         self._rest = b""
         self._code = b""
         self._lines: list[str] = []
-
-    @property
-    def is_mid_reply(self) -> bool:
+        self.is_mid_reply = False
         """Whether a reply has begun and not ended."""
-        return bool(self._rest or self._lines)
 
     def feed(self, data: bytes) -> Iterable[PeerReply]:
         """Give each reply that ends in these octets; raise ReplySyntaxError where they cease to be replies."""
@@ -64,6 +61,7 @@ class ReplyParser:
         for line in lines:
             if self._ends_reply(line):
                 yield self._reply()
+        self.is_mid_reply = bool(self._rest or self._lines)
         if len(self._rest) >= MAX_LINE_OCTETS:
             raise ReplySyntaxError(_too_long(self._rest))
 
@@ -95,11 +93,6 @@ def _usual_replies(data: bytes) -> tuple[PeerReply, ...]:
         return ()
     *lines, _ = data.decode("ascii").split("\r\n")
     return tuple(PeerReply(int(line[:3]), (line[4:],)) for line in lines)
-
-
-@lru_cache(FREQUENT)
-def _cleaned_line(code: int, line: str) -> Reply:
-    return peer_reply(code, [line])
 
 
 def _too_long(line: bytes) -> str:

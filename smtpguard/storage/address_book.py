@@ -1,7 +1,7 @@
 """The address book: what is on record of each address, and the look-ups that every decision stands on."""
 
 import builtins
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -32,11 +32,11 @@ class AddressBook:
         self._writer = writer
         self._long_work = long_work
 
-    async def facts(
+    def facts(
         self, lookup_keys: Sequence[str], *, customer: str | None, now: datetime
-    ) -> dict[str, AddressFacts]:
+    ) -> Coroutine[Any, Any, dict[str, AddressFacts]]:
         """Return the facts of every address asked about; raises StoreUnavailable, within seconds."""
-        return await self._hot_path.facts(lookup_keys, customer=customer, now=now)
+        return self._hot_path.facts(lookup_keys, customer=customer, now=now)
 
     async def bind(self, lookup_keys: Sequence[str], *, customer: str, now: datetime) -> None:
         """Put on record that these addresses stand in the records of a customer."""

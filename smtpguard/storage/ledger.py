@@ -4,7 +4,7 @@ Its commits are relaxed: they survive the death of the process, and a power cut 
 """
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,10 +28,9 @@ class Ledger:
         self._hot_path = hot_path
         self._long_work = long_work
 
-    async def record(self, entries: Sequence[LedgerEntry]) -> None:
-        """Add entries; the customers that they name are bound to their recipients."""
-        if entries:
-            await self._hot_path.record(entries)
+    def record(self, entries: Sequence[LedgerEntry]) -> Coroutine[Any, Any, None]:
+        """Add entries, one at least; the customers that they name are bound to their recipients."""
+        return self._hot_path.record(entries)
 
     async def list(
         self, *, limit: int, after: int | None, recipient: str | None = None, since: datetime | None = None

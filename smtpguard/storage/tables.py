@@ -43,7 +43,8 @@ metadata = MetaData(
 
 def microseconds(at: datetime) -> int:
     """Count the microseconds since 1970 of an aware time."""
-    return (at - EPOCH) // MICROSECOND
+    since = at - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds  # a division takes five times as long
 
 
 def driver_time(value: Any) -> datetime | None:

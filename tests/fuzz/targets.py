@@ -196,7 +196,7 @@ def replies(octets: bytes) -> None:
     step = 1 + (cut[0] % 7 if cut else 0)
     assert _fed([stream[start : start + step] for start in range(0, len(stream), step)]) == (whole, error)
     for reply in whole:
-        said = str(reply.cleaned())
+        said = str(reply.cleaned)
         assert said.isascii()
         assert said.isprintable()
         assert len(said) <= 510

@@ -128,7 +128,7 @@ def test_finished_reply_leaves_nothing() -> None:
 def test_a_cleaned_reply_is_one_line_of_printable_ascii() -> None:
     (reply,), _ = parse(b"550-5.1.1 gr\xc3\xbc\xc3\x9fe\x00\r\n550 5.1.1 \x1b[31mred\r\n")
 
-    assert str(reply.cleaned()) == "550 5.1.1 gr?e? ?[31mred"
+    assert str(reply.cleaned) == "550 5.1.1 gr?e? ?[31mred"
 
 
 REPLY_TEXT = st.binary(max_size=30).map(lambda text: text.replace(b"\r", b"").replace(b"\n", b""))
