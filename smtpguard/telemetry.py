@@ -83,7 +83,8 @@ class LogStream:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: list[str] = []
         self._characters = 0
         self._lost = 0
@@ -93,7 +94,7 @@ class LogStream:
 
     def write(self, line: str) -> None:
         """Take a line, to be written soon."""
-        with self._changed:
+        with self._lock:
             is_full = self._characters + len(line) > MAX_WAITING_CHARACTERS
             if is_full and threading.current_thread() is not self._thread:  # which tells how many were lost
                 self._lost += 1

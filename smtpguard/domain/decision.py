@@ -35,11 +35,13 @@ class Reason(Enum):
     STORE_UNAVAILABLE = "store-unavailable"
 
 
-# Before Python 3.12 each look at a member of an enumeration is a call; these are looked at for each recipient.
-_RELAY: Final = Verdict.RELAY
+# Before Python 3.12 a look at a member of an enumeration costs as much as a call; these are for each recipient.
+RELAY: Final = Verdict.RELAY
+VERIFIED: Final = Reason.VERIFIED
 _NOT_YET: Final = CustomerUnnamed.NOT_YET
 _NONE: Final = CustomerUnnamed.NONE
 _UNCLEAR: Final = CustomerUnnamed.UNCLEAR
+_FLAGGED: Final = Standing.FLAGGED
 _IS_VERIFIED = Standing.VERIFIED, Reason.VERIFIED
 
 INVITED_BY_ITSELF = frozenset({Reason.UNKNOWN, Reason.NOT_VERIFIED, Reason.NOT_VERIFIED_FOR_CUSTOMER})
@@ -70,12 +72,14 @@ class Decision(NamedTuple):
 def decide(recipient: Mailbox, facts: AddressFacts, customer: Customer, policy: Policy) -> Decision:
     """Decide about one recipient. ``facts`` must have been read for this recipient and this customer."""
     standing, reason = standing_for(facts, customer)
-    if recipient.domain in policy.trusted_domains and standing is not Standing.FLAGGED and not recipient.holds_route:
+    if recipient.domain in policy.trusted_domains and standing is not _FLAGGED and not recipient.holds_route:
         # A mail server may send ``user%elsewhere@ours`` elsewhere, so that our domain in it vouches for nothing.
-        return Decision(recipient, _RELAY, Reason.TRUSTED_DOMAIN)
-    verdict = _verdict(standing, policy)
-    if verdict is not _RELAY and policy.mode is Mode.OBSERVE:
-        return Decision(recipient, _RELAY, reason, would_be=verdict)
+        return Decision(recipient, RELAY, Reason.TRUSTED_DOMAIN)
+    if reason is VERIFIED:
+        return Decision(recipient, RELAY, reason)
+    verdict = _verdict_on_unverified(standing, policy)
+    if verdict is not RELAY and policy.mode is Mode.OBSERVE:
+        return Decision(recipient, RELAY, reason, would_be=verdict)
     return Decision(recipient, verdict, reason)
 
 
@@ -86,12 +90,9 @@ def decide_after_data(before: Decision, after: Decision) -> Decision:
     be quarantined, and a recipient who got 250 can no longer be rejected alone, so that *reject* becomes *quarantine*;
     it stays for a recipient who was to be rejected and whose RCPT was accepted for what the message might be.
     """
-    strictest = before if after.verdict is _RELAY and before.verdict is not _RELAY else after
-    if strictest.verdict is _RELAY:
-        return strictest
-    if strictest.verdict is Verdict.REJECT and before.verdict is not Verdict.REJECT:
-        return kept_if_rejected(strictest)
-    return strictest
+    if after.verdict is RELAY:
+        return after if before.verdict is RELAY else before
+    return after if before.verdict is Verdict.REJECT else kept_if_rejected(after)
 
 
 def kept_if_rejected(decision: Decision) -> Decision:
@@ -132,7 +133,5 @@ def _obstacle_for_named(facts: AddressFacts) -> Reason | None:
     return Reason.SHARED_ADDRESS if facts.bound_to_others else None
 
 
-def _verdict(standing: Standing, policy: Policy) -> Verdict:
-    if standing is Standing.VERIFIED:
-        return _RELAY
-    return Verdict(policy.flagged.value if standing is Standing.FLAGGED else policy.unverified.value)
+def _verdict_on_unverified(standing: Standing, policy: Policy) -> Verdict:
+    return Verdict(policy.flagged.value if standing is _FLAGGED else policy.unverified.value)

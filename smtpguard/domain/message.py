@@ -14,6 +14,7 @@ from email.header import decode_header, make_header
 from email.utils import format_datetime
 from functools import lru_cache
 from operator import itemgetter
+from typing import Final
 
 from smtpguard.domain.application import Origin
 from smtpguard.domain.standing import Customer, CustomerUnnamed, is_customer_reference
@@ -40,6 +41,7 @@ _MAY_GO_ON = re.compile(rb"\.?+(?:[ \t]|[!-9;-~]{1,200}[ \t]*(?::|\r?\Z)|\r?\Z)"
 _VALUE = re.compile(rb"[ \t]*:([^\r]*(?:\r\n\.?+[ \t][^\r]*)*)\r\n")
 _FOLD = re.compile(rb"\r\n\.?")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n(\.?)")
+_NO_CUSTOMER: Final = CustomerUnnamed.NONE  # looked at for each message: see domain/decision.py
 _ATOM_OR_LITERAL = re.compile(r"[^A-Za-z0-9._:\[\]-]+")
 
 Wire = bytes | bytearray
@@ -65,15 +67,13 @@ class Header:
 
     def values(self, name: str) -> list[bytes]:
         """Return the value of each field of this name, as one line each."""
-        return [
-            _FOLD.sub(b"", self._section[match.start(1) - 1 : match.end(1) - 1]).strip(b" \t")
-            for _, match in self._fields(name)
-        ]
+        fields = self._fields(name)
+        return [self._value(match) for _, match in fields] if fields else []
 
     def value(self, name: str) -> bytes:
         """Return the value of the first field of this name, ``b""`` where there is none."""
-        values = self.values(name)
-        return values[0] if values else b""
+        fields = self._fields(name)
+        return self._value(fields[0][1]) if fields else b""
 
     def count(self, name: str) -> int:
         """Return how many fields have this name."""
@@ -81,7 +81,11 @@ class Header:
 
     def spans(self, name: str) -> list[tuple[int, int]]:
         """Return where each field of this name stands."""
-        return [(start, match.end() - 1) for start, match in self._fields(name)]
+        fields = self._fields(name)
+        return [(start, match.end() - 1) for start, match in fields] if fields else []
+
+    def _value(self, match: re.Match[bytes]) -> bytes:
+        return _FOLD.sub(b"", self._section[match.start(1) - 1 : match.end(1) - 1]).strip(b" \t")
 
     def _fields(self, name: str) -> list[tuple[int, re.Match[bytes]]]:
         """Find where each field of this name begins, and what stands behind the name."""
@@ -232,9 +236,10 @@ def read_header(wire: Wire, *, is_cut: bool = False) -> Header:
 
 def customer_of(header: Header, name: str) -> Customer:
     """Return the customer that the header names; an empty field names none, two different values are unclear."""
-    different = set(header.values(name)) - {b""}
+    different = set(header.values(name))
+    different.discard(b"")
     if not different:
-        return CustomerUnnamed.NONE
+        return _NO_CUSTOMER
     value = different.pop().decode("ascii", "replace")
     if different or not is_customer_reference(value):
         return CustomerUnnamed.UNCLEAR

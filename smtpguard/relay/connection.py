@@ -56,10 +56,12 @@ class SmarthostConnection(asyncio.Protocol):
         self._expected = 1  # the greeting
         self._replies: deque[PeerReply] = deque()
         self._news: asyncio.Future[bool] | None = None
-        self._paused = False
+        self.is_paused = False
+        """Whether the kernel takes no more for now."""
+        self.is_gone = False
+        """Whether the smarthost has ended it, as far as the event loop has read."""
         self._dot_waits = False
         self._broken = ""
-        self._gone = False
 
     @property
     def age(self) -> float:
@@ -72,15 +74,10 @@ class SmarthostConnection(asyncio.Protocol):
         return self.transactions > 1
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the smarthost has ended it, as far as the event loop has read."""
-        return self._gone
-
-    @property
     def is_clean(self) -> bool:
         """Whether it can carry another transaction: it is whole, and no reply is due or unread."""
         whole = not self._broken and self._transport is not None and not self._transport.is_closing()
-        return whole and not (self._expected or self._replies or self._paused)
+        return whole and not (self._expected or self._replies or self.is_paused)
 
     # What the event loop calls
 
@@ -127,11 +124,11 @@ class SmarthostConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Note that the kernel takes no more for now."""
-        self._paused = True
+        self.is_paused = True
 
     def resume_writing(self) -> None:
         """Note that the kernel has taken everything."""
-        self._paused = False
+        self.is_paused = False
         if self._dot_waits:
             self._dot_waits = False
             self._expected += 1
@@ -170,7 +167,7 @@ class SmarthostConnection(asyncio.Protocol):
 
         It breaks when nothing was taken within that many seconds.
         """
-        while self._paused and not self._broken:
+        while self.is_paused and not self._broken:
             before = self._unsent()
             if not await self._news_within(seconds) and self._unsent() >= before:
                 self._break(f"it took no octet for {seconds:g} s")
@@ -198,7 +195,7 @@ class SmarthostConnection(asyncio.Protocol):
         self.write(b"".join((rest, b".\r\n")))
         if transport.is_closing():
             raise self.failed("the connection was lost: it took no more", gone=True)
-        if not self._paused:
+        if not self.is_paused:
             self._expected += 1
             return
         self._dot_waits = True
@@ -240,7 +237,7 @@ class SmarthostConnection(asyncio.Protocol):
 
     def ensure_in_step(self) -> None:
         """Raise SmarthostUnavailable if the smarthost said too much: the replies may belong to other commands."""
-        if self._broken and not self._gone:
+        if self._broken and not self.is_gone:
             raise self._error()
 
     def failed(self, reason: str, *, gone: bool = False) -> SmarthostUnavailable:
@@ -312,7 +309,7 @@ class SmarthostConnection(asyncio.Protocol):
     def _break(self, reason: str, *, gone: bool = False) -> None:
         if self._broken:
             return
-        self._broken, self._gone = reason, gone
+        self._broken, self.is_gone = reason, gone
         self._abort()
         self._wake()
 
@@ -321,7 +318,7 @@ class SmarthostConnection(asyncio.Protocol):
             self._transport.abort()
 
     def _error(self) -> SmarthostUnavailable:
-        kind = SmarthostGone if self._gone else SmarthostUnavailable
+        kind = SmarthostGone if self.is_gone else SmarthostUnavailable
         return kind(f"smarthost {self.name}: {self._broken}")
 
     def _news_within(self, seconds: float) -> asyncio.Future[bool]:

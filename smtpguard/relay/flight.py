@@ -14,9 +14,8 @@ class Flight:
 
     def __init__(self, connection: SmarthostConnection, commands: Sequence[bytes], *, seconds: float) -> None:
         self._connection = connection
-        self._unsent = list(commands)
+        self._unsent = commands
         self._seconds = seconds
-        self._group = PIPELINED_COMMANDS if "PIPELINING" in connection.capabilities else 1
         self._due = 0
 
     async def answer(self) -> Reply:
@@ -31,13 +30,15 @@ class Flight:
 
     async def cut_short(self) -> None:
         """Send no more commands, and drop the replies that are still due; raise SmarthostUnavailable."""
-        self._unsent.clear()
+        self._unsent = ()
         while self._due:
             self._due -= 1
             await self._connection.reply(self._seconds)
 
     async def _send_group(self) -> None:
-        group, self._unsent = self._unsent[: self._group], self._unsent[self._group :]
+        size = PIPELINED_COMMANDS if "PIPELINING" in self._connection.capabilities else 1
+        group, self._unsent = self._unsent[:size], self._unsent[size:]
         self._due = len(group)
         self._connection.write(b"".join(group), replies=self._due)
-        await self._connection.flush(self._seconds)
+        if self._connection.is_paused:
+            await self._connection.flush(self._seconds)

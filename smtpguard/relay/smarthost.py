@@ -1,5 +1,8 @@
 """The smarthost as the services see it: transactions over a pool of connections."""
 
+from collections.abc import Coroutine
+from typing import Any
+
 from smtpguard.domain.capabilities import Capabilities
 from smtpguard.domain.envelope import MailParameters, ReversePath
 from smtpguard.relay.handshake import Opener
@@ -26,12 +29,12 @@ class Smarthost:
             self._pool, self._settings, reverse_path=reverse_path, parameters=parameters, size=size
         )
 
-    async def offers(self) -> Capabilities | None:
+    def offers(self) -> Coroutine[Any, Any, Capabilities | None]:
         """Return what the smarthost offers, None where nobody knows yet.
 
         Within seconds, and without ever raising: where the smarthost does not answer it is what it offered last.
         """
-        return await self._offers.get()
+        return self._offers.get()
 
     def load_tls(self) -> None:
         """Read the files of TLS, for the connections to come; otherwise the first of them does.

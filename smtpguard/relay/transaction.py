@@ -48,6 +48,9 @@ class _State(Enum):
     OVER = auto()
 
 
+_NEW, _OPEN, _BODY, _OVER = _State  # before Python 3.12 a look at a member of an enumeration costs as much as a call
+
+
 def _operation(
     call: Callable[Concatenate["SmarthostTransaction", P], Awaitable[R]],
 ) -> Callable[Concatenate["SmarthostTransaction", P], Coroutine[Any, Any, R]]:
@@ -85,7 +88,7 @@ class SmarthostTransaction:
         self._reverse_path = reverse_path
         self._parameters = parameters
         self._size = size
-        self._state = _State.NEW
+        self._state = _NEW
         self._connection: SmarthostConnection | None = None
         self._has_hung_up = False
         self._accepted: list[ForwardPath] = []
@@ -100,11 +103,11 @@ class SmarthostTransaction:
         """
         if self._refusal is not None:
             return [self._refusal] * len(recipients)
-        if self._state is _State.NEW and not self._accepted:
+        if self._state is _NEW and not self._accepted:
             return await self._begin(recipients)
-        connection = await self._resume()
+        connection = self._held() or await self._resume()
         flight = self._flight(connection, [rcpt_command(path, connection.capabilities) for path in recipients])
-        return [await self._answer(flight, path) for path in recipients]
+        return await self._answers(flight, recipients)
 
     @_operation
     async def restart(self, recipients: Sequence[ForwardPath]) -> list[Reply]:
@@ -112,7 +115,7 @@ class SmarthostTransaction:
         if self._refusal is not None:
             return [self._refusal] * len(recipients)
         if await self._is_held():
-            return await self._offer(self._connection_in(_State.OPEN), recipients)
+            return await self._offer(self._connection_in(_OPEN), recipients)
         return await self._begin(recipients)
 
     @_operation
@@ -137,7 +140,7 @@ class SmarthostTransaction:
 
         Raises SmarthostUnavailable if the dot was not sent, SmarthostLost if it was and no reply came.
         """
-        connection = self._connection_in(_State.BODY)
+        connection = self._connection_in(_BODY)
         await connection.catch_up()
         reply = await self._send_end(connection, b"")
         self._give_back()
@@ -153,7 +156,7 @@ class SmarthostTransaction:
         if the dot did not leave this process, SmarthostLost if it did and no reply came.
         """
         _require_line_end(wire[-2:])
-        connection = await self._resume()
+        connection = self._held() or await self._resume()
         reply = await self._announce_body(connection)
         if reply.code in GO_AHEAD:
             reply = await self._send_whole(connection, wire, before_dot)
@@ -165,7 +168,7 @@ class SmarthostTransaction:
 
         Before DATA the connection is kept; the next transaction begins with RSET then.
         """
-        if self._state is _State.BODY:
+        if self._state is _BODY:
             self._close()
         self._give_back()
 
@@ -177,7 +180,7 @@ class SmarthostTransaction:
         try:
             return await self._offer(self._connection, recipients)
         except SmarthostGone:
-            if not reused or self._state is not _State.NEW:
+            if not reused or self._state is not _NEW:
                 raise
         self._connection = await self._pool.renew(self._connection)
         return await self._offer(self._connection, recipients)
@@ -199,15 +202,18 @@ class SmarthostTransaction:
                 await flight.cut_short()
             return self._refuse(reply, recipients)
         self._accepted = []
-        first = [await self._answer(flight, path) for path in recipients[:1]]
-        self._state = _State.OPEN  # once a recipient has been answered, no other connection is tried
-        return first + [await self._answer(flight, path) for path in recipients[1:]]
+        first = await self._answers(flight, recipients[:1])
+        self._state = _OPEN  # once a recipient has been answered, no other connection is tried
+        return first + await self._answers(flight, recipients[1:]) if len(recipients) > 1 else first
 
-    async def _answer(self, flight: Flight, path: ForwardPath) -> Reply:
-        reply = await flight.answer()
-        if reply.is_positive:
-            self._accepted.append(path)
-        return reply
+    async def _answers(self, flight: Flight, recipients: Sequence[ForwardPath]) -> list[Reply]:
+        replies = []
+        for path in recipients:
+            reply = await flight.answer()
+            if reply.is_positive:
+                self._accepted.append(path)
+            replies.append(reply)
+        return replies
 
     def _refuse(self, refusal: Reply, recipients: Sequence[ForwardPath]) -> list[Reply]:
         self._refusal = refusal
@@ -220,7 +226,7 @@ class SmarthostTransaction:
     # The body and the dot
 
     async def _announce_body(self, connection: SmarthostConnection) -> Reply:
-        self._state = _State.BODY
+        self._state = _BODY
         connection.write(b"DATA\r\n", replies=1)
         return await connection.answer(self._settings.data_timeout, wanted=GO_AHEAD)
 
@@ -266,18 +272,25 @@ class SmarthostTransaction:
     # The connection: held while a call runs and for a moment after it, else lent
 
     def _hold(self) -> None:
-        if self._connection is not None and self._state is _State.OPEN:
+        if self._connection is not None and self._state is _OPEN:
             self._connection.alarm.set(HOLD_SECONDS, self._lend)
 
     def _stop_holding(self) -> None:
         if self._connection is not None:
             self._connection.alarm.clear()
 
+    def _held(self) -> SmarthostConnection | None:
+        """Return the connection where the transaction is open with the smarthost, which has said nothing meanwhile."""
+        connection = self._connection
+        if self._state is not _OPEN or connection is None or connection.is_gone or connection.has_unread():
+            return None
+        return connection
+
     async def _is_held(self) -> bool:
         """Whether the transaction is open with the smarthost; False where it has to be begun again."""
-        if self._state is _State.NEW and self._accepted:
+        if self._state is _NEW and self._accepted:
             return False
-        connection = self._connection_in(_State.OPEN)
+        connection = self._connection_in(_OPEN)
         if connection.has_unread():
             await connection.catch_up()
         if not connection.is_gone or self._has_hung_up:
@@ -292,12 +305,12 @@ class SmarthostTransaction:
             for reply in await self._begin(self._accepted):
                 if not reply.is_positive:
                     raise SmarthostUnavailable(f"the smarthost said to what it had accepted before: {reply}")
-        return self._connection_in(_State.OPEN)
+        return self._connection_in(_OPEN)
 
     def _lend(self) -> None:
         """Let others use the connection; whoever is next begins with RSET."""
         self._give_back()
-        self._state = _State.NEW
+        self._state = _NEW
 
     def _connection_in(self, state: _State) -> SmarthostConnection:
         if self._connection is None or self._state is not state:
@@ -310,7 +323,7 @@ class SmarthostTransaction:
 
     def _give_back(self) -> None:
         self._stop_holding()
-        self._state = _State.OVER
+        self._state = _OVER
         if self._connection is not None:
             connection, self._connection = self._connection, None
             self._pool.give_back(connection)

@@ -6,10 +6,11 @@ application responsible; nothing goes wrong into a relay.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from smtpguard.domain.application import Origin
 from smtpguard.domain.capabilities import Capabilities
@@ -52,6 +53,7 @@ from smtpguard.service.metrics import Metrics
 from smtpguard.service.owners import Owners
 from smtpguard.service.recipients import Accepted, kept_messages, offer_anew, settle_rejected
 from smtpguard.service.record import (
+    ACCEPTED,
     NOTHING_SENT,
     Ended,
     Outcome,
@@ -93,9 +95,9 @@ class Acceptor:
         """Begin a transaction (MAIL); the smarthost is not touched. ``size``: octets declared, if any."""
         return Transaction(self, origin, reverse_path, parameters, size=size)
 
-    async def offers(self) -> Capabilities | None:
+    def offers(self) -> Coroutine[Any, Any, Capabilities | None]:
         """Return what the smarthost offers, None where nobody knows yet. Never raises."""
-        return await self.smarthost.offers()
+        return self.smarthost.offers()
 
 
 class Transaction:
@@ -139,9 +141,19 @@ class Transaction:
 
     async def add_recipient(self, recipient: Mailbox, parameters: RcptParameters) -> Reply:
         """Decide about a recipient, offer it to the smarthost where it is to be relayed, and give the reply."""
-        decision, since = await self._decide(recipient)
+        try:
+            decision, since = await decide_at_rcpt(self._store, recipient, self._policy, now=self._acceptor.clock())
+        except StoreError as error:
+            self.record.error = str(error)
+            decision, since = Decision(recipient, Verdict.DEFER, Reason.STORE_UNAVAILABLE), None
         path = ForwardPath(recipient, parameters, since)
-        reply = reply_to_rcpt(decision, self._origin.application) or await self._offer(path)
+        reply = reply_to_rcpt(decision, self._origin.application)
+        if reply is None:
+            try:
+                (reply,) = await self._relay.rcpt([path])
+            except SmarthostUnavailable as error:
+                self.record.error = str(error)
+                reply = R451_SMARTHOST_UNAVAILABLE
         if reply.is_positive:
             self._accepted.append(Accepted(decision, path))
             self.record.accepted(decision)
@@ -184,23 +196,6 @@ class Transaction:
         if self.record.offer_count:
             await self._conclude(Ended(R451_ABORTED, Outcome.ABORTED))
 
-    # RCPT
-
-    async def _decide(self, recipient: Mailbox) -> tuple[Decision, datetime | None]:
-        try:
-            return await decide_at_rcpt(self._store, recipient, self._policy, now=self._acceptor.clock())
-        except StoreError as error:
-            self.record.error = str(error)
-            return Decision(recipient, Verdict.DEFER, Reason.STORE_UNAVAILABLE), None
-
-    async def _offer(self, path: ForwardPath) -> Reply:
-        try:
-            (reply,) = await self._relay.rcpt([path])
-        except SmarthostUnavailable as error:
-            self.record.error = str(error)
-            return R451_SMARTHOST_UNAVAILABLE
-        return reply
-
     # The end of data, in the order of acts
 
     async def _carry_out(self, message: WireMessage, client_gone: Callable[[], bool]) -> Ended:
@@ -216,7 +211,7 @@ class Transaction:
             reply = await self._act_in_steps(decided, message, header, client_gone)
         else:
             reply = await self._deliver(message, client_gone)
-        return Ended(self._accepted_reply(reply), Outcome.ACCEPTED, reply)
+        return Ended(self._accepted_reply(reply), ACCEPTED, reply)
 
     def _prepare(self, message: WireMessage, header: Header, now: datetime) -> Customer:
         """Note what the header says, and change it."""
@@ -362,10 +357,8 @@ class Transaction:
         now = self._acceptor.clock()
         entries = self.record.ledger_entries(ended.outcome, ended.smarthost_reply, now)
         try:
-            if ended.outcome is Outcome.REFUSED and ended.smarthost_reply is not None:
-                await self._owners.heed_of_all(self.record.relayed, ended.smarthost_reply)
-            if self._verification is not None and ended.outcome in NOTHING_SENT:
-                await self._verification.give_back()
+            if ended.outcome is not ACCEPTED:
+                await self._heed_failure(ended)
             if entries:
                 await self._store.ledger.record(entries)
         except Exception as error:  # noqa: BLE001 - whatever it is, the message is where it belongs
@@ -373,17 +366,23 @@ class Transaction:
         except asyncio.CancelledError:
             self._log_cut_off()
             raise
-        asyncio.get_running_loop().call_soon(self._log, Event.TRANSACTION_ENDED, ended, now)
+        asyncio.get_running_loop().call_soon(self._log, ended, now)
+
+    async def _heed_failure(self, ended: Ended) -> None:
+        if ended.outcome is Outcome.REFUSED and ended.smarthost_reply is not None:
+            await self._owners.heed_of_all(self.record.relayed, ended.smarthost_reply)
+        if self._verification is not None and ended.outcome in NOTHING_SENT:
+            await self._verification.give_back()
 
     def _tell_of_kept(self, ended: Ended) -> None:
         """Tell after the reply; from the event loop, where a failure is nobody's here."""
-        if self._kept and ended.outcome is Outcome.ACCEPTED and self._acceptor.on_kept:
+        if self._kept and ended.outcome is ACCEPTED and self._acceptor.on_kept:
             asyncio.get_running_loop().call_soon(self._acceptor.on_kept, self._kept)
 
     def _log_cut_off(self) -> None:
-        self._log(Event.TRANSACTION_CUT_OFF, Ended(R451_ABORTED, Outcome.CUT_OFF), self._acceptor.clock())
+        self._log(Ended(R451_ABORTED, Outcome.CUT_OFF), self._acceptor.clock(), Event.TRANSACTION_CUT_OFF)
 
-    def _log(self, event: Event, ended: Ended, now: datetime) -> None:
+    def _log(self, ended: Ended, now: datetime, event: Event = Event.TRANSACTION_ENDED) -> None:
         self._acceptor.logger.info(event, **self.record.log_fields(ended.outcome, ended.reply, now))
         if self._acceptor.metrics is not None:
             self._acceptor.metrics.transaction_ended(self.record, ended, now)

@@ -5,9 +5,10 @@ Both read the address book anew, so that a flag holds at once.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from smtpguard.domain.application import Application
-from smtpguard.domain.decision import Decision, Reason, Verdict, decide, decide_after_data
+from smtpguard.domain.decision import RELAY, VERIFIED, Decision, Reason, Verdict, decide, decide_after_data
 from smtpguard.domain.mailbox import Mailbox
 from smtpguard.domain.policy import Policy
 from smtpguard.domain.reply import (
@@ -20,6 +21,8 @@ from smtpguard.domain.reply import (
 from smtpguard.domain.standing import Customer, CustomerUnnamed
 from smtpguard.storage import Store
 
+_NOT_YET: Final = CustomerUnnamed.NOT_YET
+
 
 async def decide_at_rcpt(
     store: Store, recipient: Mailbox, policy: Policy, *, now: datetime
@@ -29,8 +32,8 @@ async def decide_at_rcpt(
     Raises StoreError.
     """
     facts = (await store.address_book.facts([recipient.lookup_key], customer=None, now=now))[recipient.lookup_key]
-    decision = decide(recipient, facts, CustomerUnnamed.NOT_YET, policy)
-    since = facts.vouched_since if decision.reason is Reason.VERIFIED else None
+    decision = decide(recipient, facts, _NOT_YET, policy)
+    since = facts.vouched_since if decision.reason is VERIFIED else None
     return decision, since and min(since, now)
 
 
@@ -62,9 +65,9 @@ def reply_to_rcpt(decision: Decision, application: Application) -> Reply | None:
 
     Where the message may turn out to be verification mail, nobody is rejected yet for want of a verification.
     """
+    if decision.verdict is RELAY:
+        return None
     match decision.verdict:
-        case Verdict.RELAY:
-            return None
         case Verdict.QUARANTINE:
             return R250_RECIPIENT_OK
         case Verdict.REJECT:

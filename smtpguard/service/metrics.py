@@ -13,7 +13,7 @@ from datetime import datetime
 from smtpguard.domain.decision import Decision, Verdict
 from smtpguard.domain.invitation import AnswerOutcome, SendingOutcome
 from smtpguard.domain.reply import R451_SMARTHOST_UNAVAILABLE, Reply
-from smtpguard.service.record import Ended, Outcome, TransactionRecord
+from smtpguard.service.record import ACCEPTED, Ended, Outcome, TransactionRecord
 from smtpguard.telemetry import logged_events
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -56,7 +56,7 @@ class Metrics:
         seconds = (now - record.began_at).total_seconds()
         self._took[bisect_left(BOUNDS, seconds)] += 1
         self._seconds += seconds
-        if ended.outcome is Outcome.ACCEPTED:
+        if ended.outcome is ACCEPTED:
             for decision in record.accepted_decisions:
                 self._recipients[application, decision.verdict._value_, decision.reason._value_] += 1
         else:

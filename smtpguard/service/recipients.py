@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from smtpguard.domain.decision import Decision, Verdict, kept_if_rejected
+from smtpguard.domain.decision import RELAY, Decision, Verdict, kept_if_rejected
 from smtpguard.domain.envelope import ForwardPath, MailParameters
 from smtpguard.domain.ids import quarantined_id
 from smtpguard.domain.quarantined import QuarantinedMessage, QuarantineState
@@ -23,7 +23,7 @@ class Accepted(NamedTuple):
     @property
     def is_relayed(self) -> bool:
         """Whether the smarthost gets the message for this recipient."""
-        return self.decision.verdict is Verdict.RELAY
+        return self.decision.verdict is RELAY
 
 
 async def offer_anew(

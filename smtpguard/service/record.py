@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from smtpguard.domain.application import Origin
-from smtpguard.domain.decision import Decision, Verdict
+from smtpguard.domain.decision import RELAY, Decision, Verdict
 from smtpguard.domain.envelope import ReversePath
 from smtpguard.domain.ledger import LedgerEntry
 from smtpguard.domain.message import Header, readable
@@ -38,6 +38,7 @@ class Outcome(Enum):
     """An error of the guard; the application was told to try again."""
 
 
+ACCEPTED: Final = Outcome.ACCEPTED  # looked at for each message: see domain/decision.py
 NOTHING_SENT = (Outcome.REFUSED, Outcome.DEFERRED, Outcome.CLIENT_GONE)
 """How a transaction ends that got as far as the end of data, and of which nobody can have got anything."""
 
@@ -116,26 +117,23 @@ class TransactionRecord:
     @property
     def relayed(self) -> list[Decision]:
         """The recipients that the message was, or was to be, relayed to."""
-        return [each for each in self.accepted_decisions if each.verdict is Verdict.RELAY]
+        return [each for each in self.accepted_decisions if each.verdict is RELAY]
 
     def ledger_entries(self, outcome: Outcome, smarthost_reply: Reply | None, now: datetime) -> list[LedgerEntry]:
         """Build an entry for each verdict that was carried out, or that the smarthost did not let be carried out."""
         entries = [
-            self._entry(decision, str(reply) if decision.verdict is Verdict.RELAY else "", now)
+            self._entry(decision, str(reply) if decision.verdict is RELAY else "", now)
             for decision, reply in self.refusals
             if decision.verdict is not Verdict.DEFER
         ]
-        if outcome is Outcome.ACCEPTED:
+        if outcome is ACCEPTED:
             said = str(smarthost_reply) if smarthost_reply else ""
             entries += [
-                self._entry(each, said if each.verdict is Verdict.RELAY else "", now)
-                for each in self.accepted_decisions
+                self._entry(each, said if each.verdict is RELAY else "", now) for each in self.accepted_decisions
             ]
         elif outcome is Outcome.MAYBE_DELIVERED or smarthost_reply:
             said = str(smarthost_reply) if smarthost_reply else "lost after the final dot"
-            entries += [
-                self._entry(each, said, now) for each in self.accepted_decisions if each.verdict is Verdict.RELAY
-            ]
+            entries += [self._entry(each, said, now) for each in self.accepted_decisions if each.verdict is RELAY]
         return entries
 
     def log_fields(self, outcome: Outcome, reply: Reply, now: datetime) -> dict[str, Any]:

@@ -151,15 +151,13 @@ class Connection(SMTP):
         line = line.rstrip(b"\r\n")
         verb, _, rest = line.partition(b" ")
         verb = verb.upper()
-        if not verb or not verb.isascii():
-            return self._refuse_with(R500_BAD_SYNTAX)
         if len(line) > MAX_COMMAND_OCTETS and not self._may_be_long(verb):
             return self._refuse_with(R500_LINE_TOO_LONG)
         if self._context.admission.tls_required and self._tls_protocol is None and verb not in ALLOWED_BEFORE_STARTTLS:
             return self._refuse_before_tls(verb)
         command = self._commands.get(verb)
         if command is None:
-            return self._refuse_with(R500_UNKNOWN_COMMAND)
+            return self._refuse_with(R500_UNKNOWN_COMMAND if verb and verb.isascii() else R500_BAD_SYNTAX)
         # Octets that are not UTF-8 reach our own parser, which answers with the proper code.
         return command(self, str(rest.strip(), "utf-8", "surrogateescape") if rest else None)
 

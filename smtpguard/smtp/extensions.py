@@ -1,9 +1,13 @@
 """What a session is offered at EHLO: what the guard does, cut down to what the smarthost can pass on."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from smtpguard.domain.capabilities import Capabilities
 from smtpguard.service.accept import RECEIVED_ALLOWANCE
+
+REMEMBERED = 64
+"""How many offers are kept: all sessions of a kind are offered the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Extensions:
         return always + tuple(line for line, offered in optional.items() if offered)
 
 
+@lru_cache(REMEMBERED)
 def offer(
     smarthost: Capabilities | None, *, max_message_bytes: int, starttls: bool, auth: bool, xclient: bool
 ) -> Extensions:
@@ -53,6 +58,7 @@ def offer(
     )
 
 
+@lru_cache(REMEMBERED)
 def without_extensions(smarthost: Capabilities | None, *, max_message_bytes: int) -> Extensions:
     """Return what holds after HELO: the size counts even where it is not said."""
     return Extensions(size=_size(smarthost, max_message_bytes))

@@ -29,13 +29,10 @@ from smtpguard.service.logins import LoginsBusy
 from smtpguard.smtp.commands import CommandError
 from smtpguard.smtp.connection import MAX_AUTH_OCTETS, Connection
 from smtpguard.smtp.context import Admission, SessionContext
-from smtpguard.smtp.extensions import Extensions, offer, without_extensions
+from smtpguard.smtp.extensions import REMEMBERED, Extensions, offer, without_extensions
 from smtpguard.smtp.sasl import exchange
 from smtpguard.smtp.xclient import parse_xclient
 from smtpguard.telemetry import Event
-
-REMEMBERED_REPLIES = 64
-"""Replies to EHLO: all sessions of a kind are offered the same."""
 
 
 class Greeting(Connection):
@@ -46,7 +43,7 @@ class Greeting(Connection):
         self._failed_logins = 0
         self._known_by: tuple[Admission, Application | None, str] | None = None
         self._known: Application | None = None
-        self._extensions = Extensions(size=context.settings.max_message_bytes)
+        self._extensions = without_extensions(None, max_message_bytes=context.settings.max_message_bytes)
         super().__init__(context, loop=loop, implicit_tls=implicit_tls)
 
     @property
@@ -213,7 +210,7 @@ class Greeting(Connection):
         return self._context.greeting
 
 
-@lru_cache(REMEMBERED_REPLIES)
+@lru_cache(REMEMBERED)
 def _who_we_are(hostname: str, offered: Extensions | None) -> bytes:
     """Return the reply to EHLO, to HELO where nothing is offered. RFC 2034 3: no enhanced codes here."""
     lines = [hostname, *(offered.lines() if offered else ())]

@@ -62,7 +62,21 @@ class GuardSMTP(Greeting):
         """RFC 5321 4.1.1.3: one recipient, checked at once."""
         if not self.session.host_name:
             return R503_EHLO_FIRST
-        return await self._add_recipient(arg or "")
+        if self._application is None:
+            self._context.logger.warning(Event.SESSION_REFUSED, peer=self._peer, why="no application")
+            return R530_AUTH_FIRST if self._offers_auth else R554_NOT_ALLOWED
+        if self._transaction is None or self._chunked is not None:
+            return R503_BAD_SEQUENCE
+        try:
+            recipient, parameters = parse_rcpt(
+                arg or "", offered=self._extensions, extended=self.session.extended_smtp, smtputf8=self._smtputf8
+            )
+        except CommandError as error:
+            return error.reply
+        if self._transaction.offer_count >= self._context.settings.max_recipients:
+            return R452_TOO_MANY_RECIPIENTS
+        self._clock.stop()
+        return await self._transaction.add_recipient(recipient, parameters)
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> Reply:
@@ -126,7 +140,7 @@ class GuardSMTP(Greeting):
         """RFC 5321 3.5.3: nobody learns here what the address book knows."""
         return R252_CANNOT_VERIFY if arg else R501_SYNTAX
 
-    # MAIL and RCPT
+    # MAIL
 
     def _begin(self, arg: str) -> Reply:
         try:
@@ -171,23 +185,6 @@ class GuardSMTP(Greeting):
             ),
             tls=describe(self._output) if tls else "",
         )
-
-    async def _add_recipient(self, arg: str) -> Reply:
-        if self._application is None:
-            self._context.logger.warning(Event.SESSION_REFUSED, peer=self._peer, why="no application")
-            return R530_AUTH_FIRST if self._offers_auth else R554_NOT_ALLOWED
-        if self._transaction is None or self._chunked is not None:
-            return R503_BAD_SEQUENCE
-        try:
-            recipient, parameters = parse_rcpt(
-                arg, offered=self._extensions, extended=self.session.extended_smtp, smtputf8=self._smtputf8
-            )
-        except CommandError as error:
-            return error.reply
-        if self._transaction.offer_count >= self._context.settings.max_recipients:
-            return R452_TOO_MANY_RECIPIENTS
-        self._clock.stop()
-        return await self._transaction.add_recipient(recipient, parameters)
 
     # The message
 

@@ -70,13 +70,13 @@ class SqliteHotPath:
         statement = LOOK_UP_FOR_CUSTOMER if customer else LOOK_UP
         asked: dict[str, Any] = {"customer": customer, "now": microseconds(now)}
         answer = {}
-        for number, lookup_key in enumerate(lookup_keys, start=1):
+        for lookup_key in lookup_keys:
             asked["lookup_key"] = lookup_key
             try:
                 answer[lookup_key] = self._look_up(statement, asked)
             except StoreUnavailable:
                 answer[lookup_key] = await self._look_up_patiently(statement, asked)
-            if number % KEYS_AT_ONCE == 0:
+            if len(answer) % KEYS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return answer
 

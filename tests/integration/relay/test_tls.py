@@ -90,7 +90,7 @@ async def test_a_body_larger_than_every_buffer_and_then_a_slow_reader(relay_to, 
         assert connection is not None
         sending = asyncio.create_task(transaction.send_body(chunks(wire[:3_000_000], memoryview(wire)[3_000_000:])))
         for event in events:
-            await eventually(lambda: connection._paused)
+            await eventually(lambda: connection.is_paused)
             assert not sending.done()
             assert 0 < connection._unsent() <= 140_000
             event.set()

@@ -252,7 +252,7 @@ async def test_a_body_larger_than_every_buffer(relay_to, kind) -> None:
         connection = transaction._connection
         assert connection is not None
         for event in events:
-            await eventually(lambda: connection._paused)
+            await eventually(lambda: connection.is_paused)
             assert not sending.done()
             assert 0 < connection._unsent() <= UPLOAD_SLICE_OCTETS
             event.set()
