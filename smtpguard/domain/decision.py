@@ -134,4 +134,4 @@ def _obstacle_for_named(facts: AddressFacts) -> Reason | None:
 
 
 def _verdict_on_unverified(standing: Standing, policy: Policy) -> Verdict:
-    return Verdict(policy.flagged.value if standing is _FLAGGED else policy.unverified.value)
+    return Verdict(policy.flagged._value_ if standing is _FLAGGED else policy.unverified._value_)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from smtpguard.errors import StoreUnavailable
 
@@ -54,8 +54,11 @@ class Line(Generic[Request, Answer]):
             raise StoreUnavailable("the store is closed")
         place: Place[Request, Answer] = Place(request, self._loop.create_future())
         self._waiting.put(place)
-        async with asyncio.timeout(seconds):
+        timer = self._loop.call_later(seconds, _give_up, place)
+        try:
             return await place.answer
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Take no more requests, serve those that wait, and end the thread."""
@@ -111,6 +114,11 @@ def _copy(failure: LineFailed) -> LineFailed:
     copy = type(failure)(*failure.args)
     copy.__cause__ = failure.__cause__
     return copy
+
+
+def _give_up(place: Place[Any, Any]) -> None:
+    if not place.answer.done():
+        place.answer.set_exception(TimeoutError())
 
 
 def hand_out(places: Sequence[Place[Request, Answer]], answers: Sequence[Answer | Exception]) -> None:

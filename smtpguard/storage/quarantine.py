@@ -39,7 +39,7 @@ from smtpguard.storage.tables import message_contents, quarantined_messages
 from smtpguard.storage.writer import Writer
 
 SMALL_OCTETS = 16_384
-"""Messages up to this size are packed on the event loop: a hop to a thread costs more than that takes."""
+"""Messages up to this size the writer packs: whoever packs lets go of the interpreter, and waits for it afterwards."""
 BIG_OCTETS = 262_144
 """Of messages from this size on one at a time is packed and written: a hundred at once have their turns."""
 
@@ -74,7 +74,7 @@ class Quarantine:
         self._writer = writer
         self._long_work = long_work
         self._big_one = asyncio.Lock()
-        self._small_ones = ZstdCompressor()  # to make one anew costs more than compressing
+        self._small_ones = ZstdCompressor()  # for the writer's thread; to make one anew costs more than compressing
         # Each thread would keep the memory that compressing has once taken.
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="smtpguard-packer")
 
@@ -87,23 +87,27 @@ class Quarantine:
     ) -> None:
         """Keep a transaction's messages and their content; all is on disk when it returns.
 
-        The ``pieces`` of the content, not dot-stuffed, are read in a thread, those of a small message at once; what
-        reading them raises is raised. Raises StoreFull: nothing was kept; StoreUnavailable: what was kept, if anything,
+        The ``pieces`` of the content, not dot-stuffed, are read first, those of a big message in a thread; what reading
+        them raises is raised. Raises StoreFull: nothing was kept; StoreUnavailable: what was kept, if anything,
         ``take_back`` removes.
         """
         [transaction_id] = {message.transaction_id for message in messages}
-        rows = [_values(message) for message in messages]
         async with self._big_one if messages[0].size >= BIG_OCTETS else nullcontext():
             if messages[0].size <= SMALL_OCTETS:
-                packed = pack(transaction_id, summary, pieces, self._small_ones)
+                content = b"".join(pieces)
+                await self._write(messages, partial(pack, transaction_id, summary, [content], self._small_ones))
             else:
                 packed = await self._packed_in_thread(transaction_id, summary, pieces)
+                await self._write(messages, lambda: packed)
 
-            def work(connection: Connection) -> None:
-                _KEEP_CONTENT.execute(connection, [packed])
-                _KEEP_MESSAGE.execute(connection, rows)
+    async def _write(self, messages: Sequence[QuarantinedMessage], packed: Callable[[], dict[str, Any]]) -> None:
+        rows = [_values(message) for message in messages]
 
-            await self._writer.write(work, durable=True)
+        def work(connection: Connection) -> None:
+            _KEEP_CONTENT.execute(connection, [packed()])
+            _KEEP_MESSAGE.execute(connection, rows)
+
+        await self._writer.write(work, durable=True)
 
     async def _packed_in_thread(
         self, transaction_id: str, summary: HeaderSummary, pieces: Iterable[bytes]

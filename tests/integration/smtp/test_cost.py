@@ -93,9 +93,9 @@ async def repeated(act: Callable[[], Awaitable[None]]) -> None:
 @pytest.mark.parametrize(
     ("recipients", "budget"),
     [
-        pytest.param(TEN[:1], 420, id="relayed to one"),
-        pytest.param(TEN, 1412, id="relayed to ten"),
-        pytest.param((STRANGER,), 340, id="kept"),
+        pytest.param(TEN[:1], 370, id="relayed to one"),
+        pytest.param(TEN, 1116, id="relayed to ten"),
+        pytest.param((STRANGER,), 305, id="kept"),
     ],
 )
 async def test_calls_a_message(sqlite_url, recipients, budget) -> None:
