@@ -71,7 +71,7 @@ async def test_readyz(smtpguard, sqlite_url) -> None:
     wrong = await smtpguard("readyz", "--url", "file:///etc/passwd")
 
     for each in (ready, by_url):
-        assert (each.code, each.out.splitlines()[-1]) == (0, "ready")  # behind the log of the guard in this process
+        assert (each.code, "ready" in each.out.splitlines()) == (0, True)  # between the log lines of the guard here
     assert (elsewhere.code, elsewhere.err) == (1, f"smtpguard: http://{at}/nothing answered 404\n")
     for each in (no_http, away, off):
         assert (each.code, each.err.count("\n")) == (1, 1)
