@@ -127,6 +127,24 @@ async def test_message_that_keeps_the_rate_may_take_longer(sqlite_url, smarthost
             await client.ask(".", "250 *")
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_silence_before_a_message_begins_with_its_command(sqlite_url, smarthost, chunked) -> None:
+    """Not with the reply before it: who thinks before DATA may think before the message as well."""
+    async with guarding(sqlite_url, smarthost.port, smtp={"idle_timeout": 1}) as guard:
+        await verify(guard.desks, ALICE)
+        never = asyncio.get_running_loop().create_future()
+        async with greeted(guard.port) as client:
+            await client.envelope(ALICE)
+            await asyncio.wait([never], timeout=0.6)
+            if chunked:
+                await client.send("BDAT 6 LAST")
+            else:
+                await client.ask("DATA", "354 *")
+            await asyncio.wait([never], timeout=0.6)
+            await client.send_octets(b"a: b\r\n" if chunked else b"a: b\r\n.\r\n")
+            await client.expect("250 *")
+
+
 async def test_old_session_ends_between_two_transactions(sqlite_url, smarthost) -> None:
     smtp = {"max_session_age": 0.2}
     async with guarding(sqlite_url, smarthost.port, smtp=smtp) as guard:
