@@ -72,6 +72,17 @@ async def test_starttls_is_offered_until_it_was_used(guard, certificates) -> Non
         assert "STARTTLS" not in await client.reply()
 
 
+async def test_silence_before_a_handshake_begins_with_starttls(sqlite_url, smarthost, certificates) -> None:
+    sections = {"smtp": {"idle_timeout": 1}, "tls": {"certificate_file": certificates.server_file}}
+    never = asyncio.get_running_loop().create_future()
+    async with guarding(sqlite_url, smarthost.port, **sections) as guard, greeted(guard.port) as client:
+        await asyncio.wait([never], timeout=0.6)
+        await client.ask("STARTTLS", "220 *")
+        await asyncio.wait([never], timeout=0.6)
+        await client.writer.start_tls(certificates.client_context(), server_hostname="localhost")
+        await client.ask("NOOP", "250 *")
+
+
 async def test_nothing_said_before_starttls_counts_behind_it(guard, certificates) -> None:
     """RFC 3207 4.2."""
     async with greeted(guard.port) as client:
