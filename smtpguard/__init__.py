@@ -17,4 +17,4 @@ The promise: after a 2xx to the end of data, each accepted recipient's message i
 smarthost or durably in quarantine; nothing goes to a recipient who is not verified, or who is flagged.
 """
 
-__version__ = "0.4.3"
+__version__ = "0.4.4"

@@ -30,8 +30,8 @@ KEYS_AT_ONCE = 100
 """Look-ups between two turns of the event loop: less than a millisecond."""
 ROWS_AT_ONCE = 100
 """Rows of one transaction that are written on the event loop; more of them take the detour."""
-CACHE_KIBIBYTES = 2048
-"""Room for the inner pages of two million addresses and for a commit; what they lead to is read from the file."""
+CACHE_KIBIBYTES = 1024
+"""Room for the inner pages of a million addresses and for a commit; what they lead to is read from the file."""
 RETRIES = 10
 RETRY_SECONDS = 0.02
 """A look-up waits for no writer, only for the recovery after a crash."""
