@@ -79,7 +79,8 @@ class WireMessage:
         self._searched = 0
         self._is_split = False
         self._tail = bytearray()
-        self._file = _File(spool)
+        self._file: _File | None = None
+        self._filed = 0
         self._held = 0
         self.head = bytearray()
         """The header section, and all of a small message: what may be changed."""
@@ -87,7 +88,7 @@ class WireMessage:
         """Why it was given up, for the log."""
 
     def __len__(self) -> int:
-        return len(self.head) + self._file.octets + len(self._tail)
+        return len(self.head) + self._filed + len(self._tail)
 
     @property
     def size(self) -> int:
@@ -97,7 +98,7 @@ class WireMessage:
     @property
     def is_cut(self) -> bool:
         """Whether more follows behind the head."""
-        return bool(self._tail or self._file.octets)
+        return bool(self._tail or self._filed)
 
     @property
     def is_at_line_start(self) -> bool:
@@ -130,7 +131,7 @@ class WireMessage:
         """Give the message piece by piece. Raises OSError."""
         yield memoryview(self.head)
         start = 0
-        while start < self._file.octets:
+        while self._file is not None and start < self._filed:
             buffer = self._buffer(start)
             await asyncio.to_thread(self._file.read, buffer, start)
             yield memoryview(buffer)
@@ -142,7 +143,7 @@ class WireMessage:
         """Give the message piece by piece, in a thread. Raises OSError."""
         yield self.head
         start = 0
-        while start < self._file.octets:
+        while self._file is not None and start < self._filed:
             buffer = self._buffer(start)
             self._file.read(buffer, start)
             yield buffer
@@ -159,14 +160,15 @@ class WireMessage:
         self._give_back(self._held)
         self.head = bytearray()
         self._tail = bytearray()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     @property
     def _room(self) -> int:
         """How much may wait for being written: less while memory is short, and then less still once there is a file."""
         if not self._spool.is_short:
             return self._spool.spool_above
-        return min(self._spool.spool_above, SHORT_OCTETS if self._file.octets else SHORT_ROOM_OCTETS)
+        return min(self._spool.spool_above, SHORT_OCTETS if self._filed else SHORT_ROOM_OCTETS)
 
     def _split_if_big(self) -> None:
         """Leave the header section in the head, and no more; without an empty line, as much of it as may be read."""
@@ -182,13 +184,16 @@ class WireMessage:
         self._is_split = True
 
     async def _write(self, octets: Wire) -> None:
+        if self._file is None:
+            self._file = _File(self._spool)
         await asyncio.to_thread(self._file.write, octets)
+        self._filed += len(octets)
         self._give_back(len(octets))
 
     def _buffer(self, start: int) -> bytearray:
         """Make room for a chunk of the file: here, because each thread would keep the memory that it asks for."""
         octets = SHORT_OCTETS if self._spool.is_short else CHUNK_OCTETS
-        return bytearray(min(octets, self._file.octets - start))
+        return bytearray(min(octets, self._filed - start))
 
     def _give_back(self, octets: int) -> None:
         octets = min(octets, self._held)  # nothing, if it was closed meanwhile
@@ -209,8 +214,6 @@ class _File:
         self._file: IO[bytes] | None = None
         self._users = 0
         self._is_closed = False
-        self.octets = 0
-        """How much was written."""
 
     def write(self, octets: Wire) -> None:
         """Write at the end. Raises OSError."""
@@ -218,7 +221,6 @@ class _File:
             rest = memoryview(octets)
             while rest:
                 rest = rest[file.write(rest) :]
-        self.octets += len(octets)
 
     def read(self, buffer: bytearray, start: int) -> None:
         """Fill a buffer with what stands there. Raises OSError."""

@@ -10,7 +10,10 @@ import logging
 import sys
 import threading
 from collections import Counter
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
+from time import time_ns
 from typing import TextIO, cast
 
 import orjson
@@ -150,20 +153,19 @@ def configure_logging(*, format_: str, level: str, stream: TextIO | None = None)
     """
     stream = stream or _standard_output()
     console = format_ == "console" or (format_ == "auto" and stream.isatty())
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     renderer: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [_tell_traceback, _render_json]
+        else [_render_json]
     )
     log_stream = LogStream(stream)
     atexit.register(log_stream.close)
     structlog.configure(
-        processors=[_count, structlog.processors.add_log_level, stamp, *renderer],
+        processors=[_count, _begin, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", log_stream)),
     )
-    _configure_standard_library([structlog.processors.add_log_level, stamp], renderer, log_stream)
+    _configure_standard_library(renderer, log_stream)
 
 
 def _standard_output() -> TextIO:
@@ -195,23 +197,30 @@ def _count(
     return line
 
 
-def _tell_traceback(
+def _begin(
     logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Make a traceback part of the line, where there is one: few lines have one."""
-    return _TRACEBACKS(logger, method, line) if "exc_info" in line else line
+    """Put in front of a line what it is about, for whoever reads it without a tool."""
+    del logger
+    seconds, rest = divmod(time_ns(), 1_000_000_000)
+    return {"timestamp": f"{_second(seconds)}.{rest // 1000:06}Z", "level": method, "event": line["event"], **line}
+
+
+@lru_cache(2)  # it changes once a second, and takes longer to write than all the rest
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _render_json(logger: structlog.typing.WrappedLogger, method: str, line: structlog.typing.EventDict) -> str:
-    """Render a line as ASCII that begins with what it is about, for whoever reads it without a tool."""
-    del logger, method
-    line = {"timestamp": line["timestamp"], "level": line["level"], "event": line["event"], **line}
+    """Render a line as ASCII, with its traceback where there is one."""
+    if "exc_info" in line:
+        line = _TRACEBACKS(logger, method, line)
     try:
         rendered = orjson.dumps(line, default=str)
     except TypeError:  # half of a surrogate pair, for one
         return _render_slowly(line)
     # What orjson leaves as it is, others escape.
-    is_harmless = rendered.isascii() and b"\x7f" not in rendered
+    is_harmless = rendered.isascii() and 0x7F not in rendered
     return rendered.decode("ascii") if is_harmless else _render_slowly(line)
 
 
@@ -219,14 +228,12 @@ def _render_slowly(line: structlog.typing.EventDict) -> str:
     return json.dumps(line, default=str, separators=(",", ":"))
 
 
-def _configure_standard_library(
-    before: list[structlog.typing.Processor], renderer: list[structlog.typing.Processor], stream: LogStream
-) -> None:
+def _configure_standard_library(renderer: list[structlog.typing.Processor], stream: LogStream) -> None:
     """Bring warnings of libraries into the same log, and silence aiosmtpd, which logs addresses and bodies."""
     handler = logging.StreamHandler(stream)
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=[remove_meta, *renderer])
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=[_begin], processors=[remove_meta, *renderer])
     )
     root = logging.getLogger()
     root.handlers = [handler]

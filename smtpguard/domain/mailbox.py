@@ -29,7 +29,7 @@ _PLAIN = re.compile(
     r"([A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+(?:\.[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+)*)"
     r"@([A-Za-z0-9]+(?:(?:\.|-+)[A-Za-z0-9]+)*)"
 )
-_PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>', re.DOTALL)
+_PATH = re.compile(r'<((?:[^">]++|"(?:[^"\\]++|\\.)*+")*+)>', re.DOTALL)
 # Control, format, surrogate, private and unassigned characters and every separator: an operator could not see them.
 _UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

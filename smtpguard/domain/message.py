@@ -96,7 +96,7 @@ class Header:
             return found
         found = self._found[name] = []
         octets, beginnings = _beginnings(name)
-        if octets not in self._lines:
+        if self._lines.find(octets) < 0:  # `in` would take the name for a number first, and make an error of that
             return found
         for beginning in beginnings:
             start = self._lines.find(beginning)
@@ -134,7 +134,8 @@ class WireScan:
 
     def _feed(self, piece: bytes) -> None:
         joined = self._open + piece
-        self.stuffed_dots += joined.count(b"\r\n.")
+        if joined.rfind(b"\r\n.") >= 0:  # mostly there is none, which rfind sees in half the time
+            self.stuffed_dots += joined.count(b"\r\n.")
         closed = joined.removesuffix(b"\r")  # what comes next says whether that one is bare
         # Any other way to see it takes twice as long, or longer.
         if closed.replace(b"\r", b"").replace(b"\n", b"\r\n") != closed:

@@ -31,8 +31,7 @@ class Reply:
     """Whether it is a 2yz."""
 
     def __post_init__(self) -> None:
-        words = (str(self.code), self.enhanced, self.text)
-        line = " ".join([word for word in words if word])
+        line = " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
         object.__setattr__(self, "line", line)
         object.__setattr__(self, "wire", f"{line}\r\n".encode("ascii"))
         object.__setattr__(self, "is_positive", 200 <= self.code < 300)

@@ -17,12 +17,13 @@ REMEMBERED_ROWS = 1024
 _ONE: ColumnElement[int] = literal_column("1")
 _NONE: ColumnElement[int] = literal_column("0")
 _NOBODY: ColumnElement[str] = literal_column("''")
+_ABOUT_NOBODY = (False, False, False)
 
 
 def fact_columns(customer: ColumnElement[str] | None, now: ColumnElement[Any]) -> list[ColumnElement[Any]]:
     """The facts of a row of ``addresses``, in the order that ``facts_of`` reads.
 
-    ``customer`` is None, or NULL in a row, where none is asked about.
+    ``customer`` is None where nobody asks about one: then there are none about a customer. It may be NULL in a row.
     """
     holding = (vouchers.c.address_id == addresses.c.id, *voucher_holds(now))
     return [
@@ -30,7 +31,7 @@ def fact_columns(customer: ColumnElement[str] | None, now: ColumnElement[Any]) -
         addresses.c.flag_since.is_not(None),
         _newest(*holding, vouchers.c.customer == _NOBODY),
         _newest(*holding, vouchers.c.customer != _NOBODY),
-        *([_NONE, _NONE, _NONE] if customer is None else _customer_columns(customer, holding)),
+        *(() if customer is None else _customer_columns(customer, holding)),
     ]
 
 
@@ -54,7 +55,10 @@ def facts_of(row: tuple[Any, ...]) -> AddressFacts:
     on_record, flagged, address_wide, for_customers, *about_customer = row
     since = max((at for at in (address_wide, for_customers) if at is not None), default=None)
     vouched = (address_wide is not None, for_customers is not None)
-    facts: list[Any] = [*map(bool, (on_record, flagged, *vouched, *about_customer)), driver_time(since)]
+    facts: list[Any] = [
+        *map(bool, (on_record, flagged, *vouched, *(about_customer or _ABOUT_NOBODY))),
+        driver_time(since),
+    ]
     return AddressFacts(*facts)
 
 

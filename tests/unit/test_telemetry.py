@@ -6,8 +6,10 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import TextIO
 
 import pytest
@@ -44,6 +46,8 @@ async def test_one_json_object_a_line(stream, text) -> None:
     (line,) = await lines(stream)
 
     assert list(line)[:3] == ["timestamp", "level", "event"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["timestamp"])
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(line["timestamp"])) < timedelta(minutes=1)
     assert (line["level"], line["event"], line["reverse_path"]) == ("info", "transaction-ended", text)
     assert line["recipients"] == [{"recipient": "ä@b.example"}]
     assert all(" " <= character <= "~" for character in stream.getvalue().replace("\n", ""))
