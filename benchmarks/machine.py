@@ -12,9 +12,10 @@ from pathlib import Path
 from benchmarks import postfix
 from benchmarks.processes import BenchmarkError, run_command
 from benchmarks.stores import EngineStores, PostgresStores
+from smtpguard import __version__
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("smtpguard", "aiosmtpd", "uvloop", "sqlalchemy", "psycopg")
+PACKAGES = ("aiosmtpd", "uvloop", "sqlalchemy", "psycopg")
 KIB_A_GIB = 1024**2
 
 
@@ -27,12 +28,16 @@ def describe(work: Path, stores: Mapping[str, EngineStores]) -> dict[str, str]:
         "memory": f"{int(_first(Path('/proc/meminfo'), 'MemTotal').split()[0]) / KIB_A_GIB:.0f} GiB",
         "system": f"{platform.freedesktop_os_release()['PRETTY_NAME']}, Linux {platform.release()}",
         "file system of the stores": _file_system(work),
-        "Python": f"{platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in PACKAGES)}",
+        "Python": ", ".join([f"{platform.python_version()}, smtpguard {__version__}", *map(_versioned, PACKAGES)]),
         "a million calls in Python": f"{_seconds_of_calls():.3f} s",
         "SQLite": sqlite3.sqlite_version,
         "PostgreSQL": ", ".join(_server_version(each) for each in stores.values() if isinstance(each, PostgresStores)),
         "Postfix": "" if postfix.obstacle() else _postfix_version(),
     }
+
+
+def _versioned(package: str) -> str:
+    return f"{package} {version(package)}"
 
 
 def _commit() -> str:
